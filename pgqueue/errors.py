@@ -1,0 +1,195 @@
+"""Every exception pgqueue raises on purpose, as one tree.
+
+PgQueueError
+├── ConfigError              a setting or a definition is wrong (exit code 2)
+│   ├── CronInvalid          a cron expression does not parse
+│   ├── ZoneInvalid          no such IANA time zone
+│   └── ExtraMissing         an optional part is not installed
+├── PayloadInvalid           arguments do not fit the task's signature
+├── TaskUnknown              no task of that name is registered here
+├── JobNotFound              no job with that id, live or finished
+├── LeaseLost                the job is no longer this worker's
+├── ResultTimeout            job.result() waited long enough
+├── JobFailed                the awaited job ended as failed or cancelled
+├── NotMigrated              the database lacks our tables, or holds older ones
+├── SchemaTooNew             the database was migrated by a newer, incompatible pgqueue
+├── DatabaseUnreachable      no connection, at start
+└── EmbeddedFailed           the private Postgres could not be started
+
+What a handler raises, or returns, to speak about its own job:
+
+Verdict
+├── RetryAfter(seconds)      try again then; counts as an attempt
+├── Snooze(seconds)          try again then; counts as nothing
+├── Cancel(reason)           stop here; the job ends as cancelled
+└── Fail(reason)             stop here; the job ends as failed, without another attempt
+
+Errors are built from facts, kept as attributes; the message tells the next step.
+"""
+
+from __future__ import annotations
+
+
+class PgQueueError(Exception):
+    """Base of everything pgqueue raises on purpose."""
+
+
+class ConfigError(PgQueueError, ValueError):
+    """A setting or a definition is wrong."""
+
+
+class CronInvalid(ConfigError):
+    """A cron expression does not parse."""
+
+    def __init__(self, expression: str, reason: str) -> None:
+        self.expression = expression
+        self.reason = reason
+        super().__init__(f"cron expression {expression!r} is not valid: {reason}")
+
+
+class ZoneInvalid(ConfigError):
+    """No such IANA time zone."""
+
+    def __init__(self, zone: str) -> None:
+        self.zone = zone
+        super().__init__(
+            f"time zone {zone!r} is not known: use an IANA name such as 'Europe/Bratislava' or 'UTC'"
+        )
+
+
+class ExtraMissing(ConfigError):
+    """An optional part is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.what = what
+        self.extra = extra
+        super().__init__(f"{what} needs an extra: pip install 'pgqueue[{extra}]'")
+
+
+class PayloadInvalid(PgQueueError, ValueError):
+    """Arguments do not fit the task's signature; `problems` lists (place, message) pairs."""
+
+    def __init__(self, task: str, problems: list[tuple[str, str]]) -> None:
+        self.task = task
+        self.problems = problems
+        listed = "; ".join(f"{place}: {message}" for place, message in problems)
+        super().__init__(f"payload of task {task!r} is not valid: {listed}")
+
+
+class TaskUnknown(PgQueueError, LookupError):
+    """No task of that name is registered here; `known` lists those that are."""
+
+    def __init__(self, task: str, known: list[str]) -> None:
+        self.task = task
+        self.known = known
+        listed = ", ".join(sorted(known)) or "none"
+        super().__init__(f"task {task!r} is not known here; known tasks: {listed}")
+
+
+class JobNotFound(PgQueueError, LookupError):
+    """No job with that id, live or finished."""
+
+    def __init__(self, job_id: int) -> None:
+        self.job_id = job_id
+        super().__init__(f"job {job_id} does not exist, or retention has dropped it")
+
+
+class LeaseLost(PgQueueError):
+    """The job is no longer this worker's: it was rescued, cancelled or has ended."""
+
+    def __init__(self, job_id: int, lease: int) -> None:
+        self.job_id = job_id
+        self.lease = lease
+        super().__init__(f"job {job_id} is no longer held under lease {lease}; its effects roll back")
+
+
+class ResultTimeout(PgQueueError, TimeoutError):
+    """The job had not ended in time."""
+
+    def __init__(self, job_id: int, seconds: float) -> None:
+        self.job_id = job_id
+        self.seconds = seconds
+        super().__init__(f"job {job_id} has not ended within {seconds:g} s; it goes on")
+
+
+class JobFailed(PgQueueError):
+    """The awaited job ended as failed or cancelled; `state` and `reason` say how."""
+
+    def __init__(self, job_id: int, state: str, reason: str) -> None:
+        self.job_id = job_id
+        self.state = state
+        self.reason = reason
+        super().__init__(f"job {job_id} ended as {state}: {reason}")
+
+
+class NotMigrated(PgQueueError):
+    """The database lacks our tables, or holds older ones."""
+
+    def __init__(self, schema: str, found: str | None = None) -> None:
+        self.schema = schema
+        self.found = found
+        state = "has no pgqueue tables" if found is None else f"is at revision {found}"
+        super().__init__(f"the database {state} in schema {schema!r}: run `pgq migrate`")
+
+
+class SchemaTooNew(PgQueueError):
+    """The database was migrated by a newer, incompatible pgqueue."""
+
+    def __init__(self, schema: str, found: str) -> None:
+        self.schema = schema
+        self.found = found
+        super().__init__(
+            f"schema {schema!r} is at {found}, which this pgqueue does not know: "
+            "upgrade the pgqueue package"
+        )
+
+
+class DatabaseUnreachable(PgQueueError):
+    """No connection at start; `target` never holds a password."""
+
+    def __init__(self, target: str, reason: str) -> None:
+        self.target = target
+        self.reason = reason
+        super().__init__(f"cannot connect to {target}: {reason}")
+
+
+class EmbeddedFailed(PgQueueError):
+    """The private Postgres could not be started."""
+
+
+class Verdict(Exception):  # noqa: N818 - a handler's word about its job, not an error
+    """Base of what a handler raises or returns to speak about its own job."""
+
+
+class RetryAfter(Verdict):
+    """Try again after `seconds`; counts as an attempt."""
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        self.seconds = seconds
+        self.reason = reason
+        super().__init__(reason or f"retry after {seconds:g} s")
+
+
+class Snooze(Verdict):
+    """Try again after `seconds`; counts as nothing."""
+
+    def __init__(self, seconds: float, reason: str = "") -> None:
+        self.seconds = seconds
+        self.reason = reason
+        super().__init__(reason or f"snoozed for {seconds:g} s")
+
+
+class Cancel(Verdict):
+    """Stop here; the job ends as cancelled."""
+
+    def __init__(self, reason: str = "cancelled by its handler") -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Fail(Verdict):
+    """Stop here; the job ends as failed, without another attempt."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
