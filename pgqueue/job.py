@@ -1,0 +1,185 @@
+"""The plain values of the queue: frozen, no I/O, no clock."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import psycopg
+
+Json = Any
+"""Whatever `json.loads` gives: dict, list, str, int, float, bool or None."""
+
+
+class State(StrEnum):
+    """Where a job is in its life; the last three are final."""
+
+    QUEUED = "queued"
+    BLOCKED = "blocked"
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a failed try is followed by another: policy only, no state.
+
+    `attempts` counts all tries. With `delays`, `delays[i]` seconds follow failed try `i + 1` and
+    the last one repeats. Without, the wait is exponential: `base * factor ** (try - 1)` seconds,
+    at most `cap`, spread by `jitter` (0.1 = up to 10 % more) so that a crowd does not come back at
+    one instant.
+    """
+
+    attempts: int = 1
+    delays: Sequence[float] | None = None
+    base: float = 1.0
+    factor: float = 2.0
+    cap: float = 3600.0
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"Retry(attempts={self.attempts}): at least 1, the first try counts")
+        if self.delays is not None and (not self.delays or min(self.delays) < 0):
+            raise ValueError(f"Retry(delays={self.delays}): one or more waits of 0 s or longer")
+        if min(self.base, self.factor, self.cap, self.jitter) < 0:
+            raise ValueError("Retry(base, factor, cap, jitter): none may be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be inserted. `run_at` None means now, by the database's clock."""
+
+    task: str
+    queue: str
+    payload: Mapping[str, Json]
+    priority: int = 5
+    run_at: datetime | None = None
+    delay: float = 0.0
+    tenant: str | None = None
+    tags: tuple[str, ...] = ()
+    unique_key: str | None = None
+    max_attempts: int = 1
+    timeout: float | None = None
+    headers: Mapping[str, str] | None = None
+
+
+class JobHandle(Protocol):
+    """What a running job may ask of its worker (tasks/running.py)."""
+
+    @property
+    def cancelled(self) -> bool: ...
+    def transaction(self) -> JobTransaction: ...
+
+
+class JobTransaction(
+    AbstractContextManager["psycopg.Connection[Any]"],
+    AbstractAsyncContextManager["psycopg.AsyncConnection[Any]"],
+    Protocol,
+):
+    """A short transaction that proves the lease at its commit; `with` or `async with`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of `jobs` or `finished_jobs`. Times are aware and in UTC."""
+
+    id: int
+    task: str
+    queue: str
+    priority: int
+    state: State
+    payload: Mapping[str, Json]
+    tenant: str | None
+    tags: tuple[str, ...]
+    unique_key: str | None
+    run_at: datetime
+    scheduled_at: datetime
+    attempt: int
+    max_attempts: int
+    lease: int | None
+    worker_id: int | None
+    started_at: datetime | None
+    created_at: datetime
+    timeout: float | None
+    headers: Mapping[str, str]
+    _handle: JobHandle | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the worker wants this handler to stop."""
+        return self._running().cancelled
+
+    def transaction(self) -> JobTransaction:
+        """A short transaction for this job's effects, with the lease proven at its commit.
+
+        `with` gives a psycopg.Connection, `async with` a psycopg.AsyncConnection. Raises LeaseLost
+        at the end, and rolls back, if the job is no longer this worker's.
+        """
+        return self._running().transaction()
+
+    def _running(self) -> JobHandle:
+        if self._handle is None:
+            raise RuntimeError(f"job {self.id} does not run here: only a handler's job can do this")
+        return self._handle
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The job is over: move it to `finished_jobs`."""
+
+    job_id: int
+    lease: int
+    state: State
+    result: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """The job comes again after `delay` seconds; `uncounted` tries are given back."""
+
+    job_id: int
+    lease: int
+    delay: float = 0.0
+    uncounted: int = 0
+    error: str | None = None
+
+
+Outcome = Ended | Requeued
+
+
+# An escaped NUL: the backslashes before the `u` are odd in number.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class NotStorable(ValueError):
+    """A value that Postgres' jsonb cannot hold; the message says why."""
+
+
+def storable_json(value: Json, *, limit: int | None = None) -> str:
+    """`value` as JSON text that jsonb is sure to accept, at most `limit` bytes.
+
+    Strict on purpose: NaN, NUL and lone surrogates would abort the whole batch they travel in
+    (one `"\\u0000"` stops a worker for good). Raises NotStorable.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode("utf-8"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotStorable(f"not JSON: {error}") from None
+    if _NUL.search(text):
+        raise NotStorable("holds a NUL character, which Postgres cannot store")
+    if limit is not None and size > limit:
+        raise NotStorable(f"{size:,} bytes, and {limit:,} is the most")
+    return text
