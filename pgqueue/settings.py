@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,22 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pgqueue.errors import ConfigError
-from pgqueue.sql import quoted_schema
+
+_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,29}")
+
+
+def checked_schema(schema: str) -> str:
+    """The schema name as it is; raises ConfigError for anything but a plain name.
+
+    30 characters at most: the names of partitions and of the content schema grow from it and must
+    stay under Postgres' 63.
+    """
+    if not _SCHEMA.fullmatch(schema):
+        raise ConfigError(
+            f"schema name {schema!r} is not valid: use letters, digits and _, 30 characters at most"
+        )
+    return schema
+
 
 _DRIVER_PREFIXES = ("postgresql+psycopg://", "postgresql+psycopg_async://", "postgres+psycopg://")
 
@@ -80,19 +96,12 @@ class Settings(BaseSettings):
     @field_validator("schema_name")
     @classmethod
     def _plain(cls, schema: str) -> str:
-        quoted_schema(schema)
-        return schema
+        return checked_schema(schema)
 
-    @field_validator("heartbeat_timeout")
-    @classmethod
-    def _outlasts_beats(cls, timeout: float, info: Any) -> float:
-        interval = info.data.get("heartbeat_interval", 0)
-        if timeout < 3 * interval:
-            raise ValueError(
-                f"must be at least three heartbeat intervals ({3 * interval:g} s), "
-                "or a single late beat loses live work"
-            )
-        return timeout
+    @property
+    def beat_every(self) -> float:
+        """Seconds between heartbeats: five fit into the timeout, so that a late one loses nothing."""
+        return min(self.heartbeat_interval, self.heartbeat_timeout / 5)
 
 
 def read_settings(**overrides: Any) -> Settings:

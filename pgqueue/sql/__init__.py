@@ -12,22 +12,15 @@ from functools import cache
 from importlib.resources import files
 
 from pgqueue.errors import ConfigError
+from pgqueue.settings import checked_schema
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
-_QUALIFIER = re.compile(r"(?<![\w.\"])(pgqueue|content)\.(?=[\w\"])")
-_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+_QUALIFIER = re.compile(r"(?<![\w.\"])(pgqueue|content)\.(?=[\w\"%])")
 
 
 def quoted_schema(schema: str) -> str:
-    """The schema as a quoted SQL identifier; raises ConfigError for anything but a plain name.
-
-    48 characters at most: partition names built from it must stay under Postgres' 63.
-    """
-    if not _SCHEMA.fullmatch(schema):
-        raise ConfigError(
-            f"schema name {schema!r} is not valid: use letters, digits and _, 48 characters at most"
-        )
-    return f'"{schema}"'
+    """The schema as a quoted SQL identifier; raises ConfigError for anything but a plain name."""
+    return f'"{checked_schema(schema)}"'
 
 
 def content_schema(schema: str) -> str:

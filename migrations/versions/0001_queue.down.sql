@@ -1,0 +1,15 @@
+drop view pgqueue.window_status;
+drop view pgqueue.worker_status;
+drop view pgqueue.task_stats;
+drop view pgqueue.queue_stats;
+drop view pgqueue.all_jobs;
+drop table pgqueue.windows;
+drop table pgqueue.schedules;
+drop function pgqueue.make_partitions(integer);
+drop table pgqueue.finished_jobs;
+drop table pgqueue.jobs;
+drop table pgqueue.workers;
+drop table pgqueue.queues;
+drop table pgqueue.schema_info;
+drop function pgqueue.clock_now();
+drop function pgqueue.clock();

@@ -1,0 +1,20 @@
+"""The queue: jobs, finished jobs, workers, schedules, windows, and the views over them."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from pgqueue.db.upgrade import migration_text
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute(migration_text(__file__, "up", op.get_context().version_table_schema))
+
+
+def downgrade() -> None:
+    op.execute(migration_text(__file__, "down", op.get_context().version_table_schema))

@@ -1,0 +1,118 @@
+"""Executes what the engine asks for, on a sync or an async connection.
+
+An engine verb is a generator: it yields statements, receives their rows and returns its result.
+So each verb is written once, and only the two short drivers here know how to wait (the idea is
+psycopg's own, see its generators.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.rows import tuple_row
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Rows = list[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL text and its named parameters."""
+
+    text: str
+    params: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Statements for one round trip and one transaction; the reply is a list of their rows.
+
+    For an autocommit connection: `begin` and `commit` travel in the same pipeline.
+    """
+
+    statements: tuple[Statement, ...]
+
+
+Steps = Generator[Statement | Batch, Any, T]
+"""A verb: yields a Statement (receives Rows) or a Batch (receives list[Rows]); returns T."""
+
+_BEGIN = Statement("begin isolation level read committed")
+_COMMIT = Statement("commit")
+
+
+def run(connection: psycopg.Connection[Any], steps: Steps[T]) -> T:
+    """Drive a verb on a sync connection; what the database raises is thrown into the verb."""
+    try:
+        asked = next(steps)
+        while True:
+            try:
+                reply = _answer(connection, asked)
+            except psycopg.Error as error:
+                asked = steps.throw(error)
+            else:
+                asked = steps.send(reply)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def arun(connection: psycopg.AsyncConnection[Any], steps: Steps[T]) -> T:
+    """Drive a verb on an async connection; what the database raises is thrown into the verb."""
+    try:
+        asked = next(steps)
+        while True:
+            try:
+                reply = await _aanswer(connection, asked)
+            except psycopg.Error as error:
+                asked = steps.throw(error)
+            else:
+                asked = steps.send(reply)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def _answer(connection: psycopg.Connection[Any], asked: Statement | Batch) -> Rows | list[Rows]:
+    if isinstance(asked, Statement):
+        with connection.cursor(row_factory=tuple_row) as cursor:
+            cursor.execute(asked.text, asked.params)
+            return cursor.fetchall() if cursor.description else []
+    try:
+        with connection.pipeline():
+            cursors = [
+                connection.cursor(row_factory=tuple_row).execute(one.text, one.params)
+                for one in (_BEGIN, *asked.statements, _COMMIT)
+            ]
+    except psycopg.Error:
+        if _is_usable(connection):
+            connection.rollback()
+        raise
+    return [cursor.fetchall() if cursor.description else [] for cursor in cursors[1:-1]]
+
+
+async def _aanswer(
+    connection: psycopg.AsyncConnection[Any], asked: Statement | Batch
+) -> Rows | list[Rows]:
+    if isinstance(asked, Statement):
+        async with connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(asked.text, asked.params)
+            return await cursor.fetchall() if cursor.description else []
+    try:
+        async with connection.pipeline():
+            cursors = [
+                await connection.cursor(row_factory=tuple_row).execute(one.text, one.params)
+                for one in (_BEGIN, *asked.statements, _COMMIT)
+            ]
+    except psycopg.Error:
+        if _is_usable(connection):
+            await connection.rollback()
+        raise
+    return [await cursor.fetchall() if cursor.description else [] for cursor in cursors[1:-1]]
+
+
+def _is_usable(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    return not (connection.closed or connection.broken)

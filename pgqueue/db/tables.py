@@ -1,0 +1,188 @@
+"""The queue's schema in SQLAlchemy Core: what `alembic check` holds the migrations against.
+
+Functions, views, CHECKs and partitions are invisible to Alembic; the reviewed snapshot in
+tests/project/schema.sql holds those.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.types import TypeEngine
+
+_TIME = DateTime(timezone=True)
+
+
+def queue_metadata(schema: str) -> MetaData:
+    """The tables of the queue in the schema of that name."""
+    metadata = MetaData(schema=schema)
+    _settings_tables(metadata)
+    _jobs_tables(metadata)
+    _schedule_tables(metadata)
+    return metadata
+
+
+def _required(name: str, kind: TypeEngine[object], default: str | None = None) -> Column[object]:
+    server_default = None if default is None else text(default)
+    return Column(name, kind, nullable=False, server_default=server_default)
+
+
+def _identity() -> Column[int]:
+    return Column("id", BigInteger, Identity(always=False), nullable=False)
+
+
+def _settings_tables(metadata: MetaData) -> None:
+    Table(
+        "schema_info",
+        metadata,
+        _required("one", Boolean(), "true"),
+        _required("version", Integer()),
+        _required("min_compatible", Integer()),
+        PrimaryKeyConstraint("one", name="schema_info_pkey"),
+    )
+    Table(
+        "queues",
+        metadata,
+        _required("name", Text()),
+        _required("paused", Boolean(), "false"),
+        _required("created_at", _TIME, "clock_now()"),
+        PrimaryKeyConstraint("name", name="queues_pkey"),
+    )
+    Table(
+        "workers",
+        metadata,
+        _identity(),
+        _required("host", Text()),
+        _required("pid", Integer()),
+        _required("version", Text()),
+        _required("queues", ARRAY(Text)),
+        _required("concurrency", Integer()),
+        _required("tasks", ARRAY(Text), "'{}'"),
+        _required("started_at", _TIME, "clock_now()"),
+        _required("heartbeat_at", _TIME, "clock_now()"),
+        _required("started_jobs", ARRAY(BigInteger), "'{}'"),
+        PrimaryKeyConstraint("id", name="workers_pkey"),
+    )
+
+
+def _jobs_tables(metadata: MetaData) -> None:
+    jobs = Table(
+        "jobs",
+        metadata,
+        _identity(),
+        _required("task", Text()),
+        _required("queue", Text()),
+        _required("priority", SmallInteger(), "5"),
+        _required("state", Text(), "'queued'"),
+        _required("payload", JSONB(), "'{}'"),
+        Column("tenant", Text),
+        _required("tags", ARRAY(Text), "'{}'"),
+        Column("unique_key", Text),
+        _required("limits", ARRAY(Text), "'{}'"),
+        Column("blocked_on", Text),
+        _required("run_at", _TIME, "clock_now()"),
+        _required("scheduled_at", _TIME, "clock_now()"),
+        _required("attempt", Integer(), "0"),
+        _required("max_attempts", Integer(), "1"),
+        Column("lease", BigInteger),
+        Column("worker_id", BigInteger),
+        Column("started_at", _TIME),
+        _required("created_at", _TIME, "clock_now()"),
+        Column("timeout", Double),
+        _required("errors", JSONB(), "'[]'"),
+        Column("progress", JSONB),
+        _required("headers", JSONB(), "'{}'"),
+        Column("workflow_id", BigInteger),
+        Column("cancel_requested_at", _TIME),
+        PrimaryKeyConstraint("id", name="jobs_pkey"),
+    )
+    queued, running = text("state = 'queued'"), text("state = 'running'")
+    columns = jobs.c
+    Index(
+        "jobs_claim",
+        columns.queue,
+        columns.priority,
+        columns.run_at,
+        columns.id,
+        postgresql_where=queued,
+    )
+    Index("jobs_running", columns.worker_id, postgresql_where=running)
+    keyed = text("unique_key is not null")
+    Index("jobs_unique_key", columns.unique_key, unique=True, postgresql_where=keyed)
+
+    carried_over = [
+        Column(column.name, column.type, nullable=column.nullable)
+        for column in columns
+        if column.name != "blocked_on"
+    ]
+    Table(
+        "finished_jobs",
+        metadata,
+        *carried_over,
+        _required("finished_at", _TIME, "clock_now()"),
+        Column("result", JSONB),
+        PrimaryKeyConstraint("id", "finished_at", "state", name="finished_jobs_pkey"),
+    )
+
+
+def _schedule_tables(metadata: MetaData) -> None:
+    schedules = Table(
+        "schedules",
+        metadata,
+        _identity(),
+        _required("name", Text()),
+        _required("cron", Text()),
+        _required("timezone", Text(), "'UTC'"),
+        _required("task", Text()),
+        _required("queue", Text(), "'default'"),
+        _required("payload", JSONB(), "'{}'"),
+        _required("enabled", Boolean(), "true"),
+        _required("catch_up", Text(), "'all'"),
+        _required("overlap", Text(), "'queue'"),
+        _required("delay", Double(), "0"),
+        _required("max_attempts", Integer(), "1"),
+        _required("next_run_at", _TIME),
+        Column("last_run_at", _TIME),
+        _required("created_at", _TIME, "clock_now()"),
+        _required("failures", Integer(), "0"),
+        Column("last_error", Text),
+        Column("retry_at", _TIME),
+        PrimaryKeyConstraint("id", name="schedules_pkey"),
+        UniqueConstraint("name", name="schedules_name_key"),
+    )
+    enabled = text("enabled")
+    Index("schedules_due", schedules.c.next_run_at, postgresql_where=enabled)
+    Table(
+        "windows",
+        metadata,
+        _identity(),
+        _required("schedule_id", BigInteger()),
+        _required("window_start", _TIME),
+        _required("window_end", _TIME),
+        _required("mode", Text(), "'window'"),
+        Column("job_id", BigInteger),
+        _required("run", Integer(), "1"),
+        _required("created_at", _TIME, "clock_now()"),
+        PrimaryKeyConstraint("id", name="windows_pkey"),
+        ForeignKeyConstraint(
+            ["schedule_id"], [schedules.c.id], name="windows_schedule_fkey", ondelete="CASCADE"
+        ),
+        UniqueConstraint("schedule_id", "window_start", "mode", name="windows_once"),
+    )
