@@ -53,7 +53,8 @@ class ZoneInvalid(ConfigError):
     def __init__(self, zone: str) -> None:
         self.zone = zone
         super().__init__(
-            f"time zone {zone!r} is not known: use an IANA name such as 'Europe/Bratislava' or 'UTC'"
+            f"time zone {zone!r} is not known: "
+            "use an IANA name such as 'Europe/Bratislava' or 'UTC'"
         )
 
 
@@ -100,7 +101,9 @@ class LeaseLost(PgQueueError):
     def __init__(self, job_id: int, lease: int) -> None:
         self.job_id = job_id
         self.lease = lease
-        super().__init__(f"job {job_id} is no longer held under lease {lease}; its effects roll back")
+        super().__init__(
+            f"job {job_id} is no longer held under lease {lease}; its effects roll back"
+        )
 
 
 class ResultTimeout(PgQueueError, TimeoutError):
@@ -157,7 +160,7 @@ class EmbeddedFailed(PgQueueError):
     """The private Postgres could not be started."""
 
 
-class Verdict(Exception):  # noqa: N818 - a handler's word about its job, not an error
+class Verdict(Exception): 
     """Base of what a handler raises or returns to speak about its own job."""
 
 

@@ -176,5 +176,5 @@ def emit(event: Event) -> None:
     for subscriber in _subscribers:
         try:
             subscriber(event)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever a subscriber raises, the queue goes on
             _log.exception("an event subscriber failed on %r", event)

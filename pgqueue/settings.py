@@ -48,7 +48,8 @@ def normalised_url(url: str) -> str:
             "use postgresql://user@host/database"
         )
     try:
-        return make_conninfo(**conninfo_to_dict(text))
+        conninfo_to_dict(text)
+        return make_conninfo(text)
     except Exception:  # noqa: BLE001 - the driver's own message repeats the URL with its password
         raise ConfigError(
             "database URL cannot be read: use postgresql://user@host:port/database"
@@ -100,12 +101,12 @@ class Settings(BaseSettings):
 
     @property
     def beat_every(self) -> float:
-        """Seconds between heartbeats: five fit into the timeout, so that a late one loses nothing."""
+        """Seconds between heartbeats; five fit into the timeout, so a late one loses nothing."""
         return min(self.heartbeat_interval, self.heartbeat_timeout / 5)
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings from the environment and the .env files; raises ConfigError naming each problem."""
+    """The settings from environment and .env files; raises ConfigError naming each problem."""
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         return Settings(**given)

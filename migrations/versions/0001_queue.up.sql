@@ -161,18 +161,15 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('pgqueue.finished_jobs'::regclass::oid::text, 0));
   foreach state_group in array array['completed', 'failed'] loop
     for day in select generate_series(today - 1, today + days_ahead, interval '1 day')::date loop
-      partition_name := format('finished_jobs_%s_%s', state_group, to_char(day, 'YYYYMMDD'));
-      continue when to_regclass(format('pgqueue.%I', partition_name)) is not null;
-      execute format(
-        'create table pgqueue.%I (like pgqueue.finished_jobs including all)', partition_name
-      );
-      execute format(
-        'alter table pgqueue.%I attach partition pgqueue.%I for values from (%L) to (%L)',
-        'finished_jobs_' || state_group,
-        partition_name,
-        day::timestamp at time zone 'UTC',
-        (day + 1)::timestamp at time zone 'UTC'
-      );
+      -- No format() here: a percent sign does not survive `pgq migrate --sql`.
+      partition_name := 'finished_jobs_' || state_group || '_' || to_char(day, 'YYYYMMDD');
+      continue when to_regclass('pgqueue.' || quote_ident(partition_name)) is not null;
+      execute 'create table pgqueue.' || quote_ident(partition_name)
+        || ' (like pgqueue.finished_jobs including all)';
+      execute 'alter table pgqueue.' || quote_ident('finished_jobs_' || state_group)
+        || ' attach partition pgqueue.' || quote_ident(partition_name)
+        || ' for values from (' || quote_literal(day::timestamp at time zone 'UTC')
+        || ') to (' || quote_literal((day + 1)::timestamp at time zone 'UTC') || ')';
       made := made + 1;
     end loop;
   end loop;

@@ -6,6 +6,8 @@ tests/project/schema.sql holds those.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -39,7 +41,7 @@ def queue_metadata(schema: str) -> MetaData:
     return metadata
 
 
-def _required(name: str, kind: TypeEngine[object], default: str | None = None) -> Column[object]:
+def _required(name: str, kind: TypeEngine[Any], default: str | None = None) -> Column[Any]:
     server_default = None if default is None else text(default)
     return Column(name, kind, nullable=False, server_default=server_default)
 

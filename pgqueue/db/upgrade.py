@@ -100,4 +100,3 @@ def _config(settings: Settings, conninfo: str | None) -> Config:
     config.attributes["settings"] = settings
     config.attributes["url"] = conninfo
     return config
-

@@ -40,9 +40,7 @@ def check_version(connection: psycopg.Connection[Any], schema: str) -> None:
     if revision is None:
         raise NotMigrated(schema)
     with connection.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(
-            rendered("select version, min_compatible from pgqueue.schema_info", schema)
-        )
+        cursor.execute(rendered("select version, min_compatible from pgqueue.schema_info", schema))
         row = cursor.fetchone()
     if row is None:
         raise NotMigrated(schema, revision)

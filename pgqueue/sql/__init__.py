@@ -15,7 +15,7 @@ from pgqueue.errors import ConfigError
 from pgqueue.settings import checked_schema
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
-_QUALIFIER = re.compile(r"(?<![\w.\"])(pgqueue|content)\.(?=[\w\"%])")
+_QUALIFIER = re.compile(r"(?<![\w.\"])(pgqueue|content)\.(?=[\w\"'])")
 
 
 def quoted_schema(schema: str) -> str:

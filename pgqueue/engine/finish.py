@@ -1,0 +1,82 @@
+"""Write how jobs ended, with the lease as proof; in batches, or inside a handler's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pgqueue.db.run import Rows, Statement, Steps
+from pgqueue.job import Ended, Outcome, Requeued
+
+Sql = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Which outcomes were written, and which came too late: their leases were lost."""
+
+    applied: frozenset[int]
+    lost: tuple[Outcome, ...]
+
+
+def outcome_statements(sql: Sql, outcomes: Sequence[Outcome]) -> list[Statement]:
+    """Lock all, then move the ended, then requeue the rest; for one transaction, in this order."""
+    if not outcomes:
+        return []
+    ended = [outcome for outcome in outcomes if isinstance(outcome, Ended)]
+    requeued = [outcome for outcome in outcomes if isinstance(outcome, Requeued)]
+    statements = [Statement(sql["lock_jobs"], {"ids": [outcome.job_id for outcome in outcomes]})]
+    if ended:
+        statements.append(_finish(sql, ended))
+    if requeued:
+        statements.append(_requeue(sql, requeued))
+    return statements
+
+
+def written_of_rows(outcomes: Sequence[Outcome], replies: Sequence[Rows]) -> Written:
+    """What the statements of `outcome_statements` answered, the lock's reply included."""
+    applied = frozenset(row[0] for rows in replies[1:] for row in rows)
+    lost = tuple(outcome for outcome in outcomes if outcome.job_id not in applied)
+    return Written(applied, lost)
+
+
+def finish_within(sql: Sql, ended: Ended) -> Steps[bool]:
+    """End one job inside the open transaction of its handler; False when the lease was lost.
+
+    The lock comes last in the handler's transaction, just before its completion: taken first it
+    would hold up cancel and progress for as long as the handler runs.
+    """
+    lease = {"id": ended.job_id, "lease": ended.lease}
+    held = yield Statement(sql["lock_lease"], lease)
+    if not held:
+        return False
+    rows = yield _finish(sql, [ended])
+    return bool(rows)
+
+
+def prove_lease(sql: Sql, job_id: int, lease: int) -> Steps[bool]:
+    """Lock the job's row until the end of the open transaction; False when the lease was lost."""
+    rows = yield Statement(sql["lock_lease"], {"id": job_id, "lease": lease})
+    return bool(rows)
+
+
+def _finish(sql: Sql, ended: Sequence[Ended]) -> Statement:
+    params = {
+        "ids": [outcome.job_id for outcome in ended],
+        "leases": [outcome.lease for outcome in ended],
+        "states": [str(outcome.state) for outcome in ended],
+        "results": [outcome.result for outcome in ended],
+        "errors": [outcome.error for outcome in ended],
+    }
+    return Statement(sql["finish_jobs"], params)
+
+
+def _requeue(sql: Sql, requeued: Sequence[Requeued]) -> Statement:
+    params = {
+        "ids": [outcome.job_id for outcome in requeued],
+        "leases": [outcome.lease for outcome in requeued],
+        "delays": [outcome.delay for outcome in requeued],
+        "uncounted": [outcome.uncounted for outcome in requeued],
+        "errors": [outcome.error for outcome in requeued],
+    }
+    return Statement(sql["requeue_jobs"], params)

@@ -1,0 +1,294 @@
+-- One job at a time and in bulk: insert, claim, finish, requeue.
+
+-- Inserts one job; no row comes back when a live job has its unique key.
+-- name: insert_job
+insert into pgqueue.jobs (
+  task, queue, payload, priority, run_at, scheduled_at, tenant, tags, unique_key, max_attempts,
+  timeout, headers
+)
+select
+  %(task)s,
+  %(queue)s,
+  %(payload)s::jsonb,
+  %(priority)s,
+  -- Never in the past: a claim's bound may have gone by that place (scheduled_at keeps the wish).
+  greatest(asked.run_at, pgqueue.clock_now()),
+  asked.run_at,
+  %(tenant)s,
+  %(tags)s::text[],
+  %(unique_key)s,
+  %(max_attempts)s,
+  %(timeout)s::double precision,
+  %(headers)s::jsonb
+from (
+  select coalesce(
+    %(run_at)s::timestamptz,
+    pgqueue.clock_now() + %(delay)s * interval '1 second'
+  ) as run_at
+) as asked
+on conflict (unique_key) where unique_key is not null do nothing
+returning id, state, run_at, scheduled_at, created_at
+
+-- The live job that holds a unique key.
+-- name: find_by_unique_key
+select
+  id, task, queue, priority, state, payload, tenant, tags, unique_key, run_at, scheduled_at,
+  attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, headers
+from pgqueue.jobs
+where unique_key = %(unique_key)s
+
+-- A job by id, live or finished.
+-- name: find_job
+select
+  id, task, queue, priority, state, payload, tenant, tags, unique_key, run_at, scheduled_at,
+  attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, headers
+from pgqueue.all_jobs
+where id = %(id)s
+
+-- Inserts many jobs in the order of their unique keys (two callers with the same keys wait for
+-- each other instead of deadlocking); returns the position and id of each that was inserted.
+-- name: insert_jobs
+with
+  new_jobs as materialized (
+    select
+      nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')) as id,
+      asked.*
+    from (
+      select *
+      from unnest(
+        %(tasks)s::text[],
+        %(queues)s::text[],
+        %(payloads)s::text[],
+        %(priorities)s::smallint[],
+        %(run_ats)s::timestamptz[],
+        %(delays)s::double precision[],
+        %(tenants)s::text[],
+        %(tags)s::text[],
+        %(unique_keys)s::text[],
+        %(max_attempts)s::integer[],
+        %(timeouts)s::double precision[],
+        %(headers)s::text[]
+      ) with ordinality as asked (
+        task, queue, payload, priority, run_at, delay, tenant, tags, unique_key, max_attempts,
+        timeout, headers, place
+      )
+      order by unique_key, place
+    ) as asked
+  ),
+  inserted_jobs as (
+    insert into pgqueue.jobs (
+      id, task, queue, payload, priority, run_at, scheduled_at, tenant, tags, unique_key,
+      max_attempts, timeout, headers
+    )
+    select
+      id,
+      task,
+      queue,
+      payload::jsonb,
+      priority,
+      greatest(coalesce(run_at, pgqueue.clock_now() + delay * interval '1 second'), pgqueue.clock_now()),
+      coalesce(run_at, pgqueue.clock_now() + delay * interval '1 second'),
+      tenant,
+      tags::text[],
+      unique_key,
+      max_attempts,
+      timeout,
+      headers::jsonb
+    from new_jobs
+    order by unique_key, place
+    on conflict (unique_key) where unique_key is not null do nothing
+    returning id
+  )
+select new_jobs.place, new_jobs.id
+from new_jobs
+join inserted_jobs on inserted_jobs.id = new_jobs.id
+order by new_jobs.place
+
+-- Which lanes hold queued jobs: a walk over the claim index that skips from lane to lane.
+-- name: find_lanes
+with recursive lanes as (
+  (
+    select queue, priority
+    from pgqueue.jobs
+    where state = 'queued'
+    order by queue, priority
+    limit 1
+  )
+  union all
+  select next_lane.queue, next_lane.priority
+  from lanes
+  cross join lateral (
+    select queue, priority
+    from pgqueue.jobs
+    where state = 'queued'
+      and (queue, priority) > (lanes.queue, lanes.priority)
+    order by queue, priority
+    limit 1
+  ) as next_lane
+)
+select queue, priority
+from lanes
+
+-- Takes up to `n` due jobs from the lanes, in the order given, each lane from its bound on.
+-- The first column is how many rows were locked: fewer claimed than locked means that some were
+-- edited between snapshot and lock (the TID scan does not see the new version), so claim again.
+-- By ctid and through an array: a join here can be turned round by stale statistics.
+-- name: claim_jobs
+with
+  locked_jobs as materialized (
+    select due_jobs.tid
+    from unnest(
+      %(queues)s::text[],
+      %(priorities)s::smallint[],
+      %(bound_ats)s::timestamptz[],
+      %(bound_ids)s::bigint[]
+    ) as lane (queue, priority, bound_at, bound_id)
+    cross join lateral (
+      select jobs.ctid as tid
+      from pgqueue.jobs
+      where jobs.state = 'queued'
+        and jobs.queue = lane.queue
+        and jobs.priority = lane.priority
+        and jobs.run_at <= pgqueue.clock()
+        -- A clock that stepped back must not hide new jobs behind the bound.
+        and (jobs.run_at, jobs.id) > (least(lane.bound_at, pgqueue.clock()), lane.bound_id)
+        and jobs.task = any(%(tasks)s::text[])
+      order by jobs.run_at, jobs.id
+      limit %(n)s
+      for update skip locked
+    ) as due_jobs
+    where not exists (
+      select
+      from pgqueue.queues
+      where queues.name = lane.queue
+        and queues.paused
+    )
+    limit %(n)s
+  ),
+  claimed_jobs as (
+    update pgqueue.jobs
+    set
+      state = 'running',
+      attempt = attempt + 1,
+      lease = %(lease)s,
+      worker_id = %(worker_id)s,
+      started_at = pgqueue.clock_now()
+    where ctid = any(array(select tid from locked_jobs))
+    returning
+      id, task, queue, priority, state, payload, tenant, tags, unique_key, run_at, scheduled_at,
+      attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, headers
+  )
+select
+  (select count(*) from locked_jobs) as locked,
+  claimed_jobs.id, claimed_jobs.task, claimed_jobs.queue, claimed_jobs.priority,
+  claimed_jobs.state, claimed_jobs.payload, claimed_jobs.tenant, claimed_jobs.tags,
+  claimed_jobs.unique_key, claimed_jobs.run_at, claimed_jobs.scheduled_at, claimed_jobs.attempt,
+  claimed_jobs.max_attempts, claimed_jobs.lease, claimed_jobs.worker_id, claimed_jobs.started_at,
+  claimed_jobs.created_at, claimed_jobs.timeout, claimed_jobs.headers
+from (values (true)) as always (one)
+left join claimed_jobs on true
+
+-- Locks the jobs of a batch of outcomes in id order, before any of them is written: two batches
+-- that met in different orders would deadlock.
+-- name: lock_jobs
+select id
+from pgqueue.jobs
+where id = any(%(ids)s::bigint[])
+order by id
+for update
+
+-- Moves ended jobs to finished_jobs. Matches (id, lease) and nothing else: `state = 'running'`
+-- would let the planner walk the dead entries of the running index. The lateral with its limit
+-- keeps one index probe per job whatever the statistics say. Run after lock_jobs in the same
+-- transaction, so that the ctids it finds are the ones it deletes. Returns the ids that were ours.
+-- name: finish_jobs
+with
+  endings as materialized (
+    select held.tid, ending.id, ending.state, ending.result, ending.error
+    from unnest(
+      %(ids)s::bigint[],
+      %(leases)s::bigint[],
+      %(states)s::text[],
+      %(results)s::text[],
+      %(errors)s::text[]
+    ) as ending (id, lease, state, result, error)
+    cross join lateral (
+      select jobs.ctid as tid
+      from pgqueue.jobs
+      where jobs.id = ending.id
+        and jobs.lease = ending.lease
+      limit 1
+    ) as held
+  ),
+  ended_jobs as (
+    delete from pgqueue.jobs
+    where ctid = any(array(select tid from endings))
+    returning
+      id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at, scheduled_at,
+      attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, errors, progress,
+      headers, workflow_id, cancel_requested_at
+  )
+insert into pgqueue.finished_jobs (
+  id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at, scheduled_at,
+  attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, errors, progress,
+  headers, workflow_id, cancel_requested_at, state, result, finished_at
+)
+select
+  ended_jobs.id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at,
+  scheduled_at, attempt, max_attempts, lease, worker_id, started_at, created_at, timeout,
+  case when endings.error is null then errors else errors || endings.error::jsonb end,
+  progress, headers, workflow_id, cancel_requested_at,
+  endings.state,
+  endings.result::jsonb,
+  pgqueue.clock_now()
+from ended_jobs
+join endings on endings.id = ended_jobs.id
+returning id
+
+-- Puts running jobs back into their queue: retry, snooze, hand-back. `uncounted` gives tries back.
+-- Errors keep the last 20. Returns the ids that were ours.
+-- name: requeue_jobs
+with requeued as materialized (
+  select held.tid, again.delay, again.uncounted, again.error
+  from unnest(
+    %(ids)s::bigint[],
+    %(leases)s::bigint[],
+    %(delays)s::double precision[],
+    %(uncounted)s::integer[],
+    %(errors)s::text[]
+  ) as again (id, lease, delay, uncounted, error)
+  cross join lateral (
+    select jobs.ctid as tid
+    from pgqueue.jobs
+    where jobs.id = again.id
+      and jobs.lease = again.lease
+    limit 1
+  ) as held
+)
+update pgqueue.jobs
+set
+  state = 'queued',
+  lease = null,
+  worker_id = null,
+  run_at = greatest(run_at, pgqueue.clock_now() + requeued.delay * interval '1 second'),
+  attempt = greatest(0, attempt - requeued.uncounted),
+  errors = case
+    when requeued.error is null then errors
+    when jsonb_array_length(errors) >= 20 then (errors - 0) || requeued.error::jsonb
+    else errors || requeued.error::jsonb
+  end
+from requeued
+where jobs.ctid = requeued.tid
+returning jobs.id
+
+-- Proves a lease inside a handler's transaction and holds the row until its commit.
+-- name: lock_lease
+select id
+from pgqueue.jobs
+where id = %(id)s
+  and lease = %(lease)s
+for update
+
+-- Makes partitions of finished_jobs that are missing; returns how many.
+-- name: make_partitions
+select pgqueue.make_partitions()
