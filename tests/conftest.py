@@ -1,0 +1,59 @@
+"""Fixtures for every room's tests: a server, and a fresh database on it."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from pgqueue import embedded
+
+# A machine that loses power in the middle of a test run has lost nothing but the test run.
+UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A server to make databases on: PGQUEUE_TEST_DATABASE_URL, or one of our own."""
+    given = os.environ.get("PGQUEUE_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    # Not pytest's own folder: as root the server runs as another user, who cannot reach it.
+    directory = Path(tempfile.mkdtemp(prefix="pgqtest-", dir="/tmp"))  # noqa: S108 - mkdtemp is safe
+    try:
+        with embedded.start(directory, _settings=UNSAFE_BUT_FAST) as server:
+            yield server.url
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def empty_database(server_url: str) -> Iterator[str]:
+    """The URL of a database that nobody has used yet; dropped afterwards, whoever is connected."""
+    name = f"test_{secrets.token_hex(6)}"
+    _run(server_url, sql.SQL("create database {}").format(sql.Identifier(name)))
+    try:
+        yield _with_database(server_url, name)
+    finally:
+        _run(server_url, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def _run(url: str, statement: sql.Composed) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+def _with_database(url: str, name: str) -> str:
+    if "://" not in url:
+        return make_conninfo(url, dbname=name)
+    return re.sub(r"^(\w+://[^/?]*)(/[^?]*)?", rf"\1/{name}", url)
