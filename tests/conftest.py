@@ -29,7 +29,7 @@ def server_url() -> Iterator[str]:
         yield given
         return
     # Not pytest's own folder: as root the server runs as another user, who cannot reach it.
-    directory = Path(tempfile.mkdtemp(prefix="pgqtest-", dir="/tmp"))  # noqa: S108 - mkdtemp is safe
+    directory = Path(tempfile.mkdtemp(prefix="pgqtest-", dir="/tmp"))
     try:
         with embedded.start(directory, _settings=UNSAFE_BUT_FAST) as server:
             yield server.url

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shlex
 import shutil
 import subprocess
 import sys
@@ -90,6 +89,9 @@ class Cluster:
                 f"the embedded Postgres in {self.place.directory} did not stop within "
                 f"{STOP_SECONDS:g} s: {answer.stderr.strip()}"
             )
+        if self.place.sockets.parent != self.place.directory:
+            with suppress(OSError):  # not empty: not only ours any more
+                self.place.sockets.rmdir()
 
     @property
     def _data(self) -> str:
@@ -167,14 +169,21 @@ class Cluster:
             self.place.log.replace(self.place.log.with_suffix(".log.1"))
         before = self._log_size()
         options = [word for pair in self._forced(settings) for word in ("-c", "=".join(pair))]
-        command = ["pg_ctl", "start", "-s", "-W", "-D", self._data, "-o", shlex.join(options)]
+        command = [str(self.binaries.bin / "postgres"), "-D", self._data, *options]
         lock = locks.open_lock(self.place.server_lock)
         try:
             if not locks.take_alone(lock):
                 raise EmbeddedFailed(f"{self.place.directory} is in use by another Postgres")
             with _private_log(self.place.log) as log:
+                # A shell in between makes it nobody's child, so that nobody has to reap it; `pg_ctl
+                # start` would do that too, but it lets the shell expand $ and " in the path.
                 # The server's processes inherit the lock, and nothing else.
-                self._run_as_server(command, pass_fds=(lock,), stdout=log, stderr=log)
+                self._run_as_server(
+                    ["/bin/sh", "-c", '"$@" &', "sh", *command],
+                    pass_fds=(lock,),
+                    stdout=log,
+                    stderr=log,
+                )
         finally:
             os.close(lock)
         return before
@@ -248,7 +257,7 @@ class Cluster:
         stdout: object = subprocess.PIPE,
         stderr: object = subprocess.PIPE,
     ) -> subprocess.CompletedProcess[str]:
-        program = str(self.binaries.bin / command[0])
+        program = str(self.binaries.bin / command[0])  # an absolute path stays what it is
         options = self.account.popen_options()
         options |= {"pass_fds": pass_fds, "stdout": stdout, "stderr": stderr}
         options |= {"timeout": TOOL_SECONDS, "encoding": "utf-8", "errors": "replace"}
