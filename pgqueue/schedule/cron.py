@@ -10,8 +10,8 @@ Daylight saving, the whole rule:
 - Hours named (`30 2 * * *`, `0 8-18 * * *`): a fire is the first instant at which the zone's
   clocks have reached the local time. So a skipped time fires once, at the instant the clocks jump
   (several skipped times give one fire), and a repeated time fires the first time only.
-- Every hour or a step of them (`*`, `*/n`, `0-23`): each real instant that reads so fires. A skipped time
-  does not fire, a repeated one fires twice.
+- Every hour or a step of them (`*`, `*/n`, `0-23`): each real instant that reads so fires. A
+  skipped time does not fire, a repeated one fires twice.
 
 croniter only ever walks naive local times here; across transitions it follows neither rule.
 """
