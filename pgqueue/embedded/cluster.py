@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +72,7 @@ class Cluster:
         if self._refusal(DATABASE) is None:
             return
         if locks.is_held(self.place.server_lock):
+            self._end_orphans()
             # It starts, recovers or stops; only its own processes know for how long.
             self._wait_until_ready(self._log_size())
         if not locks.is_held(self.place.server_lock):
@@ -99,7 +101,7 @@ class Cluster:
 
     def _start(self, settings: Mapping[str, str]) -> None:
         if not self.place.data.exists():
-            self._make_data()
+            self._make_data(["--no-sync"] if settings.get("fsync") == "off" else [])
         prepare_sockets(self.place, self.account)
         self._clear_leftovers()
         self._write_access_rules()
@@ -110,13 +112,13 @@ class Cluster:
                 f"({self.place.log}) ends with:\n{self._log_tail(already_said)}"
             )
 
-    def _make_data(self) -> None:
+    def _make_data(self, extra: list[str]) -> None:
         """Run initdb beside the data folder, then rename: a half-made one never counts as data."""
         for left in self.place.directory.glob("data.new-*"):
             shutil.rmtree(left, ignore_errors=True)
         draft = self.place.directory / f"data.new-{secrets.token_hex(4)}"
         make_private(draft, self.account)
-        answer = self._run_as_server(["initdb", *self._initdb_options(), "-D", str(draft)])
+        answer = self._run_as_server(["initdb", *self._initdb_options(), *extra, "-D", str(draft)])
         if answer.returncode != 0:
             shutil.rmtree(draft, ignore_errors=True)
             raise EmbeddedFailed(
@@ -150,6 +152,17 @@ class Cluster:
             )
         for path in (pid_file, self.place.socket, Path(f"{self.place.socket}.lock")):
             path.unlink(missing_ok=True)
+
+    def _end_orphans(self) -> None:
+        """End what a killed server left at work: a busy query would go on to its end."""
+        data = self.place.data
+        first = postmaster_pid(data)
+        if first is not None and _works_in(first, data):
+            return
+        for entry in Path("/proc").glob("[0-9]*"):
+            if _works_in(int(entry.name), data):
+                with suppress(ProcessLookupError):
+                    os.kill(int(entry.name), signal.SIGTERM)
 
     def _write_access_rules(self) -> None:
         mode = 0o644 if self.account.is_other else 0o600

@@ -193,6 +193,11 @@ def _cluster(place: Place) -> Cluster:
     binaries = find_binaries(data_version(place.data))
     if account.is_other:
         binaries = copy_binaries(binaries)
+        if not account.can_enter(binaries.bin):
+            raise EmbeddedFailed(
+                f"the system user {account.name!r}, who runs Postgres for root, cannot reach "
+                f"{binaries.bin}: open its folders with chmod o+x"
+            )
     return Cluster(place, account, binaries)
 
 

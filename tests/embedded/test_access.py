@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from pgqueue import embedded
+from pgqueue.embedded import account
 from pgqueue.embedded.account import account_for
-from pgqueue.embedded.places import SOCKET_PATH_BYTES, Place, default_directory
+from pgqueue.embedded.places import SOCKET_PATH_BYTES, Place, default_directory, prepare_directory
 from pgqueue.embedded.wheel import find_binaries
 from pgqueue.errors import EmbeddedFailed
 
@@ -25,7 +26,7 @@ def mode(path: Path) -> int:
 
 
 def modes_above(*paths: Path) -> dict[Path, int]:
-    return {folder: mode(folder) for path in paths for folder in path.parents}
+    return {above: mode(above) for path in paths for above in path.parents if above.exists()}
 
 
 def show(url: str, setting: str) -> str:
@@ -56,8 +57,8 @@ def psql_as(
     )
 
 
-def test_it_is_a_utf_8_database_in_utc_with_durable_commits(folder: Path) -> None:
-    with embedded.start(folder / "new") as server:
+def test_it_is_a_utf_8_database_in_utc_with_durable_commits(directory: Path) -> None:
+    with embedded.start(directory) as server:
         assert show(server.url, "server_encoding") == "UTF8"
         query = "select datctype from pg_database where datname = 'pgqueue'"
         assert server.run("psql", "-Atc", query).stdout == "C.UTF-8\n"
@@ -130,6 +131,27 @@ def test_root_gets_a_server_that_runs_as_somebody_else(directory: Path) -> None:
 
 
 @as_root
+def test_without_a_postgres_user_nobody_runs_it_and_goes_on_running_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as bare_system:
+        bare_system.setattr(account, "SERVER_USERS", ("no-such-user", "nobody"))
+        embedded.start(folder / "new", _settings=FAST).close()
+    monkeypatch.setattr(account, "SERVER_USERS", ("daemon",))
+    with embedded.start(folder / "new") as server, psycopg.connect(server.url):
+        assert (Path("/proc") / str(server.pid)).owner() == "nobody"
+
+
+@as_root
+def test_root_without_any_user_to_run_it_is_told_what_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "SERVER_USERS", ("no-such-user",))
+    with pytest.raises(EmbeddedFailed, match="none of the users no-such-user: add one"):
+        embedded.start(folder / "new")
+
+
+@as_root
 def test_a_folder_the_servers_user_cannot_reach_is_refused_and_left_alone(folder: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(0o700)
@@ -172,7 +194,7 @@ def test_an_empty_folder_given_to_us_is_closed_as_initdb_does(folder: Path) -> N
     given = folder / "given"
     given.mkdir()
     given.chmod(0o777)
-    embedded.start(given, _settings=FAST).close()
+    prepare_directory(Place(given), account_for(given))
     assert mode(given) & 0o066 == 0
 
 
@@ -191,9 +213,10 @@ def test_a_file_in_place_of_the_folder_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["d" * 120, 'a, b\'c "d" %e $f é'])
 def test_a_deep_or_odd_path_gets_a_short_socket_that_is_removed_at_the_end(
-    folder: Path, name: str
+    folder: Path, made_directory: Path, name: str
 ) -> None:
     directory = folder / name
+    subprocess.run(["cp", "-a", made_directory, directory], check=True)
     sockets = Place(directory).sockets
     assert sockets.parent != directory
     assert len(os.fsencode(Place(directory).socket)) <= SOCKET_PATH_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -59,6 +60,24 @@ def test_after_kill_9_of_the_server_it_starts_again_with_all_that_was_committed(
         server.ensure_running()
         assert server.pid != old
         assert remembers(server.url, "kill")
+
+
+def test_a_busy_query_that_outlives_its_server_does_not_delay_the_next_one(
+    directory: Path,
+) -> None:
+    with embedded.start(directory) as server, closing(psycopg.connect(server.url)) as busy:
+        pid = busy.info.backend_pid
+        # Sent, not awaited: minutes of work that never waits for anything.
+        busy.pgconn.send_query(b"select count(*) from generate_series(1, 1e10::bigint)")
+        with psycopg.connect(server.url, autocommit=True) as watcher:
+            query = "select state from pg_stat_activity where pid = %s"
+            while watcher.execute(query, [pid]).fetchone() != ("active",):
+                pass
+        assert server.pid
+        os.kill(server.pid, signal.SIGKILL)
+        server.ensure_running()
+        with psycopg.connect(server.url):
+            pass
 
 
 def test_a_second_start_in_the_same_process_revives_a_dead_server(directory: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from pgqueue import embedded
 
-from .conftest import FAST, MEMBER, Member, runs
+from .conftest import MEMBER, Member, runs
 
 
 def test_eight_processes_that_start_at_once_on_nothing_share_one_server(folder: Path) -> None:
@@ -149,15 +149,15 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_server(directory: Path) -> No
 
 
 def test_ctrl_c_while_starting_leaves_nothing_behind(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def press_ctrl_c(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("pgqueue.embedded.cluster.Cluster._ensure_database", press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        embedded.start(folder / "new", _settings=FAST)
-    assert not runs(folder / "new")
+        embedded.start(directory)
+    assert not runs(directory)
 
 
 def test_stopping_what_never_ran_does_nothing(folder: Path) -> None:
