@@ -226,25 +226,26 @@ class _Board:
 
     def merge_touched(self, threshold: float) -> None:
         """Merge, best pair first, while a touched story is that close to an active one."""
-        slots = sorted(self.touched)
-        links = np.array([self._links(at) for at in slots]).reshape(len(slots), -1)
-        while links.size and links.max() >= threshold:
-            slot, other = divmod(int(links.argmax()), links.shape[1])
-            winner, loser = sorted((slots[slot], other))
+        rows = {at: self._links(at) for at in sorted(self.touched)}
+        while rows:
+            at = max(rows, key=lambda row: float(rows[row].max()))
+            other = int(rows[at].argmax())
+            if rows[at][other] < threshold:
+                return
+            winner, loser = sorted((at, other))
             self._absorb(winner, loser)
-            for gone in [n for n, at in enumerate(slots) if at in (winner, loser) and n != slot]:
-                links[gone], slots[gone] = -np.inf, -1
-            slots[slot] = winner
-            links[slot] = self._links(winner)
-            links[:, loser] = -np.inf
-            for row, at in enumerate(slots):
-                links[row, winner] = links[slot, at] if at not in (-1, winner) else -np.inf
+            rows.pop(loser, None)
+            rows[winner] = self._links(winner)
+            for row, links in rows.items():
+                links[loser] = -np.inf
+                links[winner] = rows[winner][row]
 
     def _links(self, at: int) -> NDArray[np.float64]:
         """Return the cosine of every other living story to the one at `at`, less the decay."""
         size = len(self.stories)
         first, last = self.times[at]
-        links = self.units[:size] @ self.units[at] - _decay(self.times[:size], first, last)
+        costs = _decay(self.times[:size], first, last)
+        links: NDArray[np.float64] = np.subtract(self.units[:size] @ self.units[at], costs)
         links[~self.alive[:size]] = -np.inf
         links[at] = -np.inf
         return links
@@ -321,6 +322,6 @@ def _together(older: Story, newer: Story) -> Story:
 def _decay(times: NDArray[np.float64], first: float, last: float) -> NDArray[np.float64]:
     """Return what the time between [first, last] and each story costs; inf beyond 72 hours."""
     gaps = np.maximum(0, np.maximum(first - times[:, 1], times[:, 0] - last))
-    costs: NDArray[np.float64] = gaps / _DAY * DECAY_PER_DAY
+    costs = np.asarray(gaps / _DAY * DECAY_PER_DAY, np.float64)
     costs[gaps > CLOSED_AFTER.total_seconds()] = np.inf
     return costs
