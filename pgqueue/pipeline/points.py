@@ -46,8 +46,6 @@ class DigestItem:
     published_at: datetime
     text: str
     vector: Vector
-    canonical_url: str = ""
-    content_hash: str = ""
     lang: str = "en"
     duplicate_of: int | None = None
 

@@ -18,6 +18,8 @@ from pgqueue.pipeline.sentences import normal
 
 SOURCES_SHOWN = 5
 MIN_WIDTH = 30
+# A space at which no line is broken; `safe` leaves none in what feeds supply.
+GLUE = "\N{NO-BREAK SPACE}"
 
 REASONS = {
     "no items": "Nothing came in: no source had a new item in this window.",
@@ -91,7 +93,7 @@ def _story_lines(number: int, story: Mapping[str, Any], width: int, zone: tzinfo
     if story["new_since"]:
         yield f"   new since {_moment(story['new_since'], zone):%d %b %H:%M}"
     for point in story["points"]:
-        yield from _wrap(f"{safe(point['text'])} {_marks(point, numbers)}", width, "   - ")
+        yield from _wrap(f"{safe(point['text'])}{GLUE}{_marks(point, numbers)}", width, "   - ")
     for source in story["sources"][: _shown(story)]:
         mark = f"   [{numbers[source['item_id']]}] "
         yield from _wrap(_source_line(source, zone), width, mark)
@@ -157,7 +159,7 @@ def _wrap(text: str, width: int, first: str = "") -> list[str]:
         else:
             lines.append(piece)
     pad = " " * len(first)
-    return [f"{pad if at else first}{line}" for at, line in enumerate(lines)]
+    return [f"{pad if at else first}{line.replace(GLUE, ' ')}" for at, line in enumerate(lines)]
 
 
 def _pieces(text: str, room: int) -> Iterator[str]:

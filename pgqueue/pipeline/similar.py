@@ -33,13 +33,18 @@ _FACTORS, _OFFSETS = np.split(_SEEDS | np.uint64(1), 2)
 Shingles = NDArray[np.uint64]
 
 
-class Entry(Protocol):
-    """What is compared of an item; `canonical_url` and `content_hash` may be empty."""
+class Dated(Protocol):
+    """What items are ordered by."""
 
     @property
     def id(self) -> int: ...
     @property
     def published_at(self) -> datetime: ...
+
+
+class Entry(Dated, Protocol):
+    """What is compared of an item; `canonical_url` and `content_hash` may be empty."""
+
     @property
     def title(self) -> str: ...
     @property
@@ -62,10 +67,10 @@ def find_copies(new: Iterable[Entry], known: Iterable[Entry] = ()) -> dict[int, 
     return {item: original for item, original in found if item != original}
 
 
-EntryT = TypeVar("EntryT", bound=Entry)
+DatedT = TypeVar("DatedT", bound=Dated)
 
 
-def in_order(entries: Iterable[EntryT]) -> list[EntryT]:
+def in_order(entries: Iterable[DatedT]) -> list[DatedT]:
     """Return the entries ordered by (published_at, id), the order of all work here."""
     return sorted(entries, key=lambda entry: (entry.published_at, entry.id))
 
