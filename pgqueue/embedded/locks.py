@@ -19,8 +19,8 @@ POLL_SECONDS = 0.02
 
 
 def open_lock(path: Path) -> int:
-    """A new file descriptor of the lock file, made when missing; closed on exec."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """A new file descriptor of the lock file, made when missing; closed on exec, as Python does."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 def share(path: Path) -> int:

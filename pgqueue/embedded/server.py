@@ -119,17 +119,20 @@ class EmbeddedServer:
 
     def ensure_running(self) -> None:
         """Start the server again if it is gone; raises EmbeddedFailed when it cannot be."""
-        with _turn(self._cluster.place):
+        place = self._cluster.place
+        with _explained(place), _turn(place):
             self._cluster.ensure_running(self._membership.settings)
 
     def stop(self, mode: Mode = "fast") -> None:
         """Stop the server under everybody who uses it; `ensure_running` brings it back."""
-        with _turn(self._cluster.place):
+        place = self._cluster.place
+        with _explained(place), _turn(place):
             self._cluster.halt(mode)
 
     def restart(self, mode: Mode = "fast") -> None:
         """Stop and start the server under everybody who uses it."""
-        with _turn(self._cluster.place):
+        place = self._cluster.place
+        with _explained(place), _turn(place):
             self._cluster.halt(mode)
             self._cluster.ensure_running(self._membership.settings)
 

@@ -68,7 +68,7 @@ def test_it_is_a_utf_8_database_in_utc_with_durable_commits(directory: Path) -> 
 
 
 def test_it_listens_on_no_network(directory: Path) -> None:
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         assert show(server.url, "listen_addresses") == ""
         with psycopg.connect(server.url) as connection:
             row = connection.execute("select count(*) from pg_hba_file_rules").fetchone()
@@ -81,7 +81,7 @@ def test_it_listens_on_no_network(directory: Path) -> None:
 
 
 def test_data_socket_and_log_are_closed_to_others(directory: Path) -> None:
-    with embedded.start(directory):
+    with embedded.start(directory, _settings=FAST):
         assert mode(directory / "data") == mode(directory / "run") == 0o700
         assert mode(directory / "run" / ".s.PGSQL.5432") == 0o700
         private = ["server.log", "start.lock", "members.lock", "server.lock"]
@@ -90,7 +90,7 @@ def test_data_socket_and_log_are_closed_to_others(directory: Path) -> None:
 
 @as_root
 def test_another_user_does_not_reach_the_socket(directory: Path) -> None:
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         answer = psql_as(someone_else(directory), server)
     assert answer.returncode != 0
     assert "Permission denied" in answer.stderr
@@ -99,7 +99,7 @@ def test_another_user_does_not_reach_the_socket(directory: Path) -> None:
 @as_root
 def test_another_user_who_reaches_the_socket_is_refused_by_the_server(directory: Path) -> None:
     run = directory / "run"
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         run.chmod(0o755)
         (run / ".s.PGSQL.5432").chmod(0o777)
         try:
@@ -123,7 +123,7 @@ def test_the_directory_of_another_user_is_refused(folder: Path) -> None:
 
 @as_root
 def test_root_gets_a_server_that_runs_as_somebody_else(directory: Path) -> None:
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         assert (Path("/proc") / str(server.pid)).stat().st_uid != 0
         assert (directory / "pg_hba.conf").stat().st_uid == 0
         environment = (Path("/proc") / str(server.pid) / "environ").read_bytes()
@@ -231,12 +231,12 @@ def test_a_socket_folder_somebody_else_put_there_is_refused(directory: Path) -> 
     try:
         run.symlink_to(directory / "run.kept")
         with pytest.raises(EmbeddedFailed, match=r"alone .0700., so no socket"):
-            embedded.start(directory)
+            embedded.start(directory, _settings=FAST)
         run.unlink()
         run.mkdir()
         run.chmod(0o755)
         with pytest.raises(EmbeddedFailed, match=r"alone .0700., so no socket"):
-            embedded.start(directory)
+            embedded.start(directory, _settings=FAST)
         run.rmdir()
     finally:
         (directory / "run.kept").rename(run)
@@ -249,14 +249,14 @@ def test_pg_variables_of_the_environment_do_not_mislead_it(
     wrong = {"PGPORT": "1", "PGUSER": "x", "PGDATABASE": "x", "PGHOST": "/x", "PGDATA": "/x"}
     for name, value in wrong.items():
         monkeypatch.setenv(name, value)
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         assert show(server.url, "port") == "5432"
         assert server.run("psql", "-Atc", "select current_database()").stdout == "pgqueue\n"
 
 
 def test_a_client_program_that_fails_says_why(directory: Path) -> None:
     with (
-        embedded.start(directory) as server,
+        embedded.start(directory, _settings=FAST) as server,
         pytest.raises(EmbeddedFailed, match=r'psql failed .*relation "nothing" does not exist'),
     ):
         server.run("psql", "-c", "select * from nothing")

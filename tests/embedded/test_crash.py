@@ -53,7 +53,7 @@ def kill_server(server: embedded.EmbeddedServer) -> None:
 def test_after_kill_9_of_the_server_it_starts_again_with_all_that_was_committed(
     directory: Path,
 ) -> None:
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         remember(server.url, "kill")
         old = server.pid
         kill_server(server)
@@ -65,7 +65,10 @@ def test_after_kill_9_of_the_server_it_starts_again_with_all_that_was_committed(
 def test_a_busy_query_that_outlives_its_server_does_not_delay_the_next_one(
     directory: Path,
 ) -> None:
-    with embedded.start(directory) as server, closing(psycopg.connect(server.url)) as busy:
+    with (
+        embedded.start(directory, _settings=FAST) as server,
+        closing(psycopg.connect(server.url)) as busy,
+    ):
         pid = busy.info.backend_pid
         # Sent, not awaited: minutes of work that never waits for anything.
         busy.pgconn.send_query(b"select count(*) from generate_series(1, 1e10::bigint)")
@@ -81,9 +84,9 @@ def test_a_busy_query_that_outlives_its_server_does_not_delay_the_next_one(
 
 
 def test_a_second_start_in_the_same_process_revives_a_dead_server(directory: Path) -> None:
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         kill_server(server)
-        with embedded.start(directory) as again, psycopg.connect(again.url):
+        with embedded.start(directory, _settings=FAST) as again, psycopg.connect(again.url):
             pass
 
 
@@ -91,7 +94,7 @@ def test_a_second_start_in_the_same_process_revives_a_dead_server(directory: Pat
 def test_a_restart_under_its_users_keeps_all_that_was_committed(
     directory: Path, mode: embedded.server.Mode
 ) -> None:
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         remember(server.url, mode)
         old = server.pid
         server.restart(mode)
@@ -101,7 +104,7 @@ def test_a_restart_under_its_users_keeps_all_that_was_committed(
 
 
 def test_a_server_stopped_under_its_users_stays_so_until_it_is_wanted(directory: Path) -> None:
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         embedded.stop(directory)
         assert not runs(directory)
         assert server.pid is None
@@ -115,7 +118,7 @@ def test_a_stale_pid_that_another_process_has_now_does_not_keep_it_from_starting
     # A process of the server's own user: the one case in which Postgres believes the stale file.
     sleeper = subprocess.Popen(["/bin/sleep", "60"], **cluster.account.popen_options())
     try:
-        with embedded.start(directory) as server:
+        with embedded.start(directory, _settings=FAST) as server:
             kill_server(server)
             for name in ("data/postmaster.pid", "run/.s.PGSQL.5432.lock"):
                 stale = directory / name
@@ -130,10 +133,10 @@ def test_a_stale_pid_that_another_process_has_now_does_not_keep_it_from_starting
 
 
 def test_a_dead_socket_is_replaced(directory: Path) -> None:
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         kill_server(server)
         assert (directory / "run" / ".s.PGSQL.5432").is_socket()
-    with embedded.start(directory) as server, psycopg.connect(server.url):
+    with embedded.start(directory, _settings=FAST) as server, psycopg.connect(server.url):
         pass
 
 
@@ -154,15 +157,15 @@ def test_data_without_their_version_are_refused_and_left_alone(folder: Path) -> 
     (directory / "start.lock").touch()
     (directory / "data" / "precious").touch()
     with pytest.raises(EmbeddedFailed, match=r"PG_VERSION is missing.: restore"):
-        embedded.start(directory)
+        embedded.start(directory, _settings=FAST)
     assert (directory / "data" / "precious").exists()
 
 
 def test_what_the_server_said_last_is_in_the_error(directory: Path) -> None:
     with pytest.raises(EmbeddedFailed, match='invalid value for parameter "max_connections"'):
-        embedded.start(directory, _settings={"max_connections": "many"})
+        embedded.start(directory, _settings=FAST | {"max_connections": "many"})
     assert not runs(directory)
-    with embedded.start(directory) as server, psycopg.connect(server.url):
+    with embedded.start(directory, _settings=FAST) as server, psycopg.connect(server.url):
         pass
 
 
@@ -174,11 +177,11 @@ def test_a_server_somebody_started_by_hand_on_the_data_is_not_disturbed(
     as_server(directory, *control, *quiet, "start")
     try:
         with pytest.raises(EmbeddedFailed, match="was not started by pgqueue: stop it with"):
-            embedded.start(directory)
+            embedded.start(directory, _settings=FAST)
         as_server(directory, *control, "status")
     finally:
         as_server(directory, *control, "stop")
-    embedded.start(directory).close()
+    embedded.start(directory, _settings=FAST).close()
 
 
 def test_a_start_that_takes_too_long_names_the_one_who_has_the_turn(
@@ -189,12 +192,12 @@ def test_a_start_that_takes_too_long_names_the_one_who_has_the_turn(
         locks.exclusive(directory / "start.lock", 1),
         pytest.raises(EmbeddedFailed, match="another process has been starting or stopping"),
     ):
-        embedded.start(directory)
+        embedded.start(directory, _settings=FAST)
 
 
 def test_a_long_log_is_put_aside(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgqueue.embedded.cluster.LOG_BYTES", 100)
     (directory / "server.log").write_bytes(b"x" * 101)
-    with embedded.start(directory):
+    with embedded.start(directory, _settings=FAST):
         assert (directory / "server.log.1").stat().st_size == 101
         assert b"x" * 101 not in (directory / "server.log").read_bytes()

@@ -17,7 +17,7 @@ import pytest
 
 from pgqueue import embedded
 
-from .conftest import MEMBER, Member, runs
+from .conftest import FAST, MEMBER, Member, runs
 
 
 def test_eight_processes_that_start_at_once_on_nothing_share_one_server(folder: Path) -> None:
@@ -58,7 +58,7 @@ def test_kill_9_of_one_process_leaves_the_server_to_the_others(directory: Path) 
 
 def test_threads_of_one_process_share_one_server(directory: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
-        servers = list(threads.map(lambda _: embedded.start(directory), range(8)))
+        servers = list(threads.map(lambda _: embedded.start(directory, _settings=FAST), range(8)))
         assert len({server.pid for server in servers}) == 1
         for server in servers:
             assert runs(directory)
@@ -67,7 +67,7 @@ def test_threads_of_one_process_share_one_server(directory: Path) -> None:
 
 
 def test_closing_twice_leaves_once(directory: Path) -> None:
-    first, second = embedded.start(directory), embedded.start(directory)
+    first, second = embedded.start(directory, _settings=FAST), embedded.start(directory)
     first.close()
     first.close()
     with psycopg.connect(second.url):
@@ -77,13 +77,13 @@ def test_closing_twice_leaves_once(directory: Path) -> None:
 
 
 def test_a_handle_leaves_at_the_end_of_its_with_block(directory: Path) -> None:
-    with embedded.start(directory):
+    with embedded.start(directory, _settings=FAST):
         assert runs(directory)
     assert not runs(directory)
 
 
 def test_a_process_started_by_ours_does_not_keep_the_server_running(directory: Path) -> None:
-    server = embedded.start(directory)
+    server = embedded.start(directory, _settings=FAST)
     child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, close_fds=False)
     server.close()
     assert not runs(directory)
@@ -106,7 +106,7 @@ def test_a_forked_child_that_ends_does_not_stop_its_parents_server(
     directory: Path, child_process: tuple[multiprocessing.Process, Connection]
 ) -> None:
     child, orders = child_process
-    with embedded.start(directory) as server:
+    with embedded.start(directory, _settings=FAST) as server:
         child.start()
         orders.send("end")
         child.join()
@@ -120,7 +120,7 @@ def test_a_forked_child_keeps_the_server_after_its_parent_left_and_stops_it_at_i
     directory: Path, child_process: tuple[multiprocessing.Process, Connection]
 ) -> None:
     child, orders = child_process
-    with embedded.start(directory):
+    with embedded.start(directory, _settings=FAST):
         child.start()
         assert orders.recv()
     assert runs(directory)
@@ -156,7 +156,7 @@ def test_ctrl_c_while_starting_leaves_nothing_behind(
 
     monkeypatch.setattr("pgqueue.embedded.cluster.Cluster._ensure_database", press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        embedded.start(directory)
+        embedded.start(directory, _settings=FAST)
     assert not runs(directory)
 
 
