@@ -9,8 +9,7 @@ PgQueueError
 ├── TaskUnknown              no task of that name is registered here
 ├── JobNotFound              no job with that id, live or finished
 ├── LeaseLost                the job is no longer this worker's
-├── ResultTimeout            job.result() waited long enough
-├── JobFailed                the awaited job ended as failed or cancelled
+├── TransactionEnded         a handler committed or rolled back what is ours to end
 ├── NotMigrated              the database lacks our tables, or holds older ones
 ├── SchemaTooNew             the database was migrated by a newer, incompatible pgqueue
 ├── DatabaseUnreachable      no connection, at start
@@ -106,23 +105,15 @@ class LeaseLost(PgQueueError):
         )
 
 
-class ResultTimeout(PgQueueError, TimeoutError):
-    """The job had not ended in time."""
+class TransactionEnded(PgQueueError):
+    """A handler committed or rolled back the transaction it was given."""
 
-    def __init__(self, job_id: int, seconds: float) -> None:
+    def __init__(self, job_id: int) -> None:
         self.job_id = job_id
-        self.seconds = seconds
-        super().__init__(f"job {job_id} has not ended within {seconds:g} s; it goes on")
-
-
-class JobFailed(PgQueueError):
-    """The awaited job ended as failed or cancelled; `state` and `reason` say how."""
-
-    def __init__(self, job_id: int, state: str, reason: str) -> None:
-        self.job_id = job_id
-        self.state = state
-        self.reason = reason
-        super().__init__(f"job {job_id} ended as {state}: {reason}")
+        super().__init__(
+            f"the handler of job {job_id} ended the transaction it was given: "
+            "leave commit and rollback to pgqueue, or use job.transaction()"
+        )
 
 
 class NotMigrated(PgQueueError):
@@ -160,7 +151,7 @@ class EmbeddedFailed(PgQueueError):
     """The private Postgres could not be started."""
 
 
-class Verdict(Exception): 
+class Verdict(Exception):
     """Base of what a handler raises or returns to speak about its own job."""
 
 

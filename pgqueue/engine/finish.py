@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from pgqueue.db.run import Rows, Statement, Steps
+from pgqueue.errors import TransactionEnded
 from pgqueue.job import Ended, Outcome, Requeued
 
 Sql = Mapping[str, str]
@@ -40,24 +42,31 @@ def written_of_rows(outcomes: Sequence[Outcome], replies: Sequence[Rows]) -> Wri
     return Written(applied, lost)
 
 
-def finish_within(sql: Sql, ended: Ended) -> Steps[bool]:
+def finish_within(sql: Sql, ended: Ended, began: datetime) -> Steps[bool]:
     """End one job inside the open transaction of its handler; False when the lease was lost.
 
     The lock comes last in the handler's transaction, just before its completion: taken first it
-    would hold up cancel and progress for as long as the handler runs.
+    would hold up cancel and progress for as long as the handler runs. Raises TransactionEnded when
+    the transaction that began at `began` is no longer the open one.
     """
-    lease = {"id": ended.job_id, "lease": ended.lease}
-    held = yield Statement(sql["lock_lease"], lease)
-    if not held:
+    if not (yield from prove_lease(sql, ended.job_id, ended.lease, began)):
         return False
     rows = yield _finish(sql, [ended])
     return bool(rows)
 
 
-def prove_lease(sql: Sql, job_id: int, lease: int) -> Steps[bool]:
-    """Lock the job's row until the end of the open transaction; False when the lease was lost."""
+def prove_lease(sql: Sql, job_id: int, lease: int, began: datetime) -> Steps[bool]:
+    """Lock the job's row until the end of the open transaction; False when the lease was lost.
+
+    Raises TransactionEnded as `finish_within` does.
+    """
     rows = yield Statement(sql["lock_lease"], {"id": job_id, "lease": lease})
-    return bool(rows)
+    if not rows:
+        return False
+    ((_, in_transaction_since),) = rows
+    if in_transaction_since != began:
+        raise TransactionEnded(job_id)
+    return True
 
 
 def _finish(sql: Sql, ended: Sequence[Ended]) -> Statement:

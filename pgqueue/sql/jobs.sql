@@ -236,7 +236,10 @@ insert into pgqueue.finished_jobs (
 select
   ended_jobs.id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at,
   scheduled_at, attempt, max_attempts, lease, worker_id, started_at, created_at, timeout,
-  case when endings.error is null then errors else errors || endings.error::jsonb end,
+  case
+    when endings.error is null then errors
+    else errors || (endings.error::jsonb || jsonb_build_object('at', pgqueue.clock_now()))
+  end,
   progress, headers, workflow_id, cancel_requested_at,
   endings.state,
   endings.result::jsonb,
@@ -274,16 +277,18 @@ set
   attempt = greatest(0, attempt - requeued.uncounted),
   errors = case
     when requeued.error is null then errors
-    when jsonb_array_length(errors) >= 20 then (errors - 0) || requeued.error::jsonb
-    else errors || requeued.error::jsonb
+    else (
+      case when jsonb_array_length(errors) >= 20 then errors - 0 else errors end
+    ) || (requeued.error::jsonb || jsonb_build_object('at', pgqueue.clock_now()))
   end
 from requeued
 where jobs.ctid = requeued.tid
 returning jobs.id
 
--- Proves a lease inside a handler's transaction and holds the row until its commit.
+-- Proves a lease inside a handler's transaction and holds the row until its commit; the second
+-- column shows whether it is still the transaction that the handler was given.
 -- name: lock_lease
-select id
+select id, transaction_timestamp()
 from pgqueue.jobs
 where id = %(id)s
   and lease = %(lease)s

@@ -1,0 +1,210 @@
+"""PgQueue: what users hold, and the one place where the rooms are put together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from pgqueue import embedded
+from pgqueue.db.borrowed import aborrowed, borrowed
+from pgqueue.db.pools import Pools
+from pgqueue.db.run import Steps, arun, run
+from pgqueue.engine import enqueue, inspect
+from pgqueue.errors import NotMigrated
+from pgqueue.job import Job, Json, NewJob, Retry
+from pgqueue.settings import Settings, read_settings
+from pgqueue.sql import load
+from pgqueue.tasks.names import checked_queue, task_name_of
+from pgqueue.tasks.registry import Registry
+from pgqueue.tasks.task import Options, Task, changed
+from pgqueue.version import __version__
+from pgqueue.worker.service import Worker, WorkerOptions
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class PgQueue:
+    """An app: its settings, its tasks and its way to the database.
+
+    Reads the environment when constructed and connects at first use. Safe to share between
+    threads and event loops. Raises ConfigError for settings that are not valid.
+    """
+
+    def __init__(
+        self,
+        database_url: str | None = None,
+        *,
+        schema: str | None = None,
+        embedded_dir: Path | None = None,
+    ) -> None:
+        self.settings: Settings = read_settings(
+            database_url=database_url, schema_name=schema, embedded_dir=embedded_dir
+        )
+        self.tasks = Registry()
+        self.pools = Pools(self.conninfo)
+        self.sql: Mapping[str, str] = load("pgqueue.sql", self.settings.schema_name)
+        self._embedded: embedded.EmbeddedServer | None = None
+        self._lock = threading.Lock()
+
+    # -- tasks ---------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[..., R], /) -> Task[R]: ...
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        **options: Any,
+    ) -> Callable[[Callable[..., R]], Task[R]]: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        **options: Any,
+    ) -> Any:
+        """Register a function, sync or async, as a task.
+
+        Its name is the function's with dashes, unless given. Without `retry` a job is tried once;
+        a crash of the worker is no try. `options` are those of `Task.using`: queue, priority,
+        timeout, tags, … Raises ConfigError for options that are not valid and for
+        a name that is taken.
+        """
+
+        def register(handler: Callable[..., Any]) -> Task[Any]:
+            task: Task[Any] = Task(
+                handler,
+                name=name or task_name_of(handler.__name__),
+                sender=self,
+                options=changed(Options(), options),
+                retry=retry or Retry(),
+            )
+            self.tasks.add(task)
+            return task
+
+        return register if function is None else register(function)
+
+    # -- jobs ----------------------------------------------------------------
+
+    def enqueue(self, task: str, payload: Mapping[str, Json] | None = None, **options: Any) -> Job:
+        """Insert a job of the task with this name; raises TaskUnknown, PayloadInvalid."""
+        return self.tasks.get(task).using(**options).enqueue(**(payload or {}))
+
+    async def aenqueue(
+        self, task: str, payload: Mapping[str, Json] | None = None, **options: Any
+    ) -> Job:
+        """`enqueue` for async code."""
+        return await self.tasks.get(task).using(**options).aenqueue(**(payload or {}))
+
+    def get_job(self, job_id: int) -> Job:
+        """A job by id, live or finished; raises JobNotFound."""
+        return self._run(inspect.get_job(self.sql, job_id), None)
+
+    async def aget_job(self, job_id: int) -> Job:
+        """`get_job` for async code."""
+        return await self._arun(inspect.get_job(self.sql, job_id), None)
+
+    # -- work ----------------------------------------------------------------
+
+    def worker(
+        self,
+        *,
+        queues: Sequence[str] = (),
+        concurrency: int | None = None,
+        shutdown_timeout: float | None = None,
+        burst: bool = False,
+        scheduler: bool = True,
+    ) -> Worker:
+        """A worker of this app's tasks; `await worker.run()` works until told to stop.
+
+        Without `queues` it takes from all. In `burst` mode it ends when nothing is left that is
+        due. With `scheduler` it ticks, too.
+        """
+        options = WorkerOptions(
+            queues=tuple(checked_queue(queue) for queue in queues),
+            concurrency=concurrency,
+            shutdown_timeout=shutdown_timeout,
+            burst=burst,
+            version=__version__,
+        )
+        return Worker(
+            tasks=self.tasks,
+            settings=self.settings,
+            pools=self.pools,
+            sql=self.sql,
+            conninfo=self.conninfo,
+            ticker=None,
+            options=options,
+        )
+
+    # -- connections ---------------------------------------------------------
+
+    def conninfo(self) -> str:
+        """The database as a libpq string; starts the embedded server where no URL is set."""
+        if self.settings.database_url is not None:
+            return self.settings.database_url
+        with self._lock:
+            if self._embedded is None:
+                self._embedded = embedded.start(self.settings.embedded_dir)
+            return self._embedded.url
+
+    def connection(self) -> AbstractContextManager[psycopg.Connection[TupleRow]]:
+        """A pooled psycopg connection in autocommit."""
+        return self.pools.connection()
+
+    def aconnection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[TupleRow]]:
+        """A pooled async psycopg connection in autocommit."""
+        return self.pools.aconnection()
+
+    def close(self) -> None:
+        """Close the connections and leave the embedded server; both come back when needed."""
+        self.pools.close()
+        with self._lock:
+            server, self._embedded = self._embedded, None
+        if server is not None:
+            server.close()
+
+    # -- Sender: how tasks bring jobs into the database ------------------------
+
+    def send(self, new: NewJob, connection: Any) -> Job:
+        return self._run(enqueue.enqueue_job(self.sql, new), connection)
+
+    def send_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]:
+        return self._run(enqueue.enqueue_jobs(self.sql, new_jobs), connection)
+
+    async def asend(self, new: NewJob, connection: Any) -> Job:
+        return await self._arun(enqueue.enqueue_job(self.sql, new), connection)
+
+    async def asend_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]:
+        return await self._arun(enqueue.enqueue_jobs(self.sql, new_jobs), connection)
+
+    def _run(self, steps: Steps[T], connection: Any) -> T:
+        try:
+            if connection is not None:
+                return run(borrowed(connection), steps)
+            with self.pools.connection() as own:
+                return run(own, steps)
+        except psycopg.errors.UndefinedTable:
+            raise NotMigrated(self.settings.schema_name) from None
+
+    async def _arun(self, steps: Steps[T], connection: Any) -> T:
+        try:
+            if connection is not None:
+                return await arun(await aborrowed(connection), steps)
+            async with self.pools.aconnection() as own:
+                return await arun(own, steps)
+        except psycopg.errors.UndefinedTable:
+            raise NotMigrated(self.settings.schema_name) from None

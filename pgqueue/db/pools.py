@@ -1,0 +1,184 @@
+"""Connections: one way to open them, and a pool per thread world and per event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import select
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import IsolationLevel
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from pgqueue.errors import DatabaseUnreachable
+from pgqueue.settings import described_target
+
+CONNECT_TIMEOUT = 5
+"""Seconds a connect may take; at start that is all the patience there is."""
+
+# A peer that vanished without a word is noticed after about 30 s instead of two hours.
+_OPTIONS: dict[str, Any] = {
+    "autocommit": True,
+    # Off until the server is known to be direct: behind a transaction pooler a prepared
+    # statement belongs to somebody else's next transaction.
+    "prepare_threshold": None,
+    "application_name": "pgqueue",
+    "connect_timeout": CONNECT_TIMEOUT,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
+_PREPARE_AFTER = 3
+
+
+def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
+    """One connection in autocommit; raises DatabaseUnreachable after 5 s."""
+    try:
+        connection = psycopg.connect(conninfo, **_OPTIONS)
+    except psycopg.OperationalError as error:
+        raise _unreachable(conninfo, error) from None
+    _tune(connection)
+    return connection
+
+
+async def aconnect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
+    """One async connection in autocommit; raises DatabaseUnreachable after 5 s."""
+    try:
+        connection = await psycopg.AsyncConnection.connect(conninfo, **_OPTIONS)
+    except psycopg.OperationalError as error:
+        raise _unreachable(conninfo, error) from None
+    await _atune(connection)
+    return connection
+
+
+def _unreachable(conninfo: str, error: psycopg.OperationalError) -> DatabaseUnreachable:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return DatabaseUnreachable(described_target(conninfo), lines[-1] if lines else "no answer")
+
+
+def _tune(connection: psycopg.Connection[Any]) -> None:
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    row = connection.execute("select pg_backend_pid()").fetchone()
+    _prepare_if_direct(connection, row)
+
+
+async def _atune(connection: psycopg.AsyncConnection[Any]) -> None:
+    await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+    cursor = await connection.execute("select pg_backend_pid()")
+    _prepare_if_direct(connection, await cursor.fetchone())
+
+
+def _prepare_if_direct(
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], row: Any
+) -> None:
+    # A pooler hands out a process id of its own, so the two differ behind it.
+    if row and row[0] == connection.info.backend_pid:
+        connection.prepare_threshold = _PREPARE_AFTER
+
+
+def _has_news(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether the server said anything to an idle connection; nothing good, as a rule."""
+    return bool(select.select([connection.fileno()], [], [], 0)[0])
+
+
+def _check(connection: psycopg.Connection[Any]) -> None:
+    # Costs no round trip while the connection is healthy.
+    if _has_news(connection):
+        ConnectionPool.check_connection(connection)
+
+
+async def _acheck(connection: psycopg.AsyncConnection[Any]) -> None:
+    if _has_news(connection):
+        await AsyncConnectionPool.check_connection(connection)
+
+
+class Pools:
+    """Pools on one database, opened at first use; safe to share between threads and loops."""
+
+    def __init__(self, conninfo: Callable[[], str], size: int = 10) -> None:
+        self._conninfo = conninfo
+        self._size = size
+        self._lock = threading.Lock()
+        self._sync: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
+        self._by_loop: weakref.WeakKeyDictionary[
+            asyncio.AbstractEventLoop, AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]
+        ] = weakref.WeakKeyDictionary()
+
+    def resize(self, size: int) -> None:
+        """Let later pools grow to `size` connections: one per running transactional handler."""
+        self._size = max(self._size, size)
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[TupleRow]]:
+        """A pooled connection in autocommit."""
+        with self._sync_pool().connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def aconnection(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """A pooled async connection in autocommit, of the running loop's pool."""
+        pool = await self._loop_pool()
+        async with pool.connection() as connection:
+            yield connection
+
+    def _sync_pool(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
+        with self._lock:
+            if self._sync is None:
+                conninfo = self._conninfo()
+                connect(conninfo).close()  # the clear error, before the pool's long patience
+                self._sync = ConnectionPool(
+                    conninfo,
+                    kwargs=_OPTIONS,
+                    min_size=0,
+                    max_size=self._size,
+                    configure=_tune,
+                    check=_check,
+                    name="pgqueue",
+                    open=True,
+                )
+                atexit.register(self.close)
+            return self._sync
+
+    async def _loop_pool(self) -> AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]:
+        loop = asyncio.get_running_loop()
+        pool = self._by_loop.get(loop)
+        if pool is not None:
+            return pool
+        conninfo = await asyncio.to_thread(self._conninfo)
+        await (await aconnect(conninfo)).close()
+        pool = self._by_loop.get(loop)
+        if pool is None:
+            pool = AsyncConnectionPool(
+                conninfo,
+                kwargs=_OPTIONS,
+                min_size=0,
+                max_size=self._size,
+                configure=_atune,
+                check=_acheck,
+                name="pgqueue",
+                open=False,
+            )
+            self._by_loop[loop] = pool
+            await pool.open()
+        return pool
+
+    def close(self) -> None:
+        """Close the sync pool; it opens again at the next use."""
+        atexit.unregister(self.close)
+        with self._lock:
+            pool, self._sync = self._sync, None
+        if pool is not None:
+            pool.close()
+
+    async def aclose(self) -> None:
+        """Close the running loop's pool; it opens again at the next use."""
+        pool = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.close()

@@ -1,0 +1,46 @@
+"""The tasks of one app, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pgqueue.errors import ConfigError, TaskUnknown
+from pgqueue.tasks.task import Task
+
+
+class Registry:
+    """Tasks by name; a name is taken once."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task[Any]] = {}
+
+    def add(self, task: Task[Any]) -> None:
+        """Raises ConfigError when another function has the name."""
+        other = self._tasks.get(task.name)
+        if other is not None and other.function is not task.function:
+            raise ConfigError(
+                f"two tasks are named {task.name!r}: {_place(other)} and {_place(task)}; "
+                "give one of them @task(name=…)"
+            )
+        self._tasks[task.name] = task
+
+    def get(self, name: str) -> Task[Any]:
+        """Raises TaskUnknown. Older spellings are understood: `run_window`, `SYNC_RSS`."""
+        task = self._tasks.get(name) or self._tasks.get(name.lower().replace("_", "-"))
+        if task is None:
+            raise TaskUnknown(name, self.names())
+        return task
+
+    def names(self) -> list[str]:
+        return sorted(self._tasks)
+
+    def __iter__(self) -> Iterator[Task[Any]]:
+        return iter(self._tasks.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tasks
+
+
+def _place(task: Task[Any]) -> str:
+    return f"{task.function.__module__}.{task.function.__qualname__}"

@@ -1,0 +1,131 @@
+"""What a running handler may ask for, through its Job."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from pgqueue.db.pools import Pools
+from pgqueue.db.run import Steps, arun, run
+from pgqueue.errors import DatabaseUnreachable, LeaseLost
+
+IDLE_LIMIT_MS = 60_000
+"""How long a handler's open transaction may sit idle before the server ends it: a worker that is
+stopped or cut off must not keep the locks that its successor waits for."""
+
+_OPEN = (
+    "select set_config('idle_in_transaction_session_timeout', %s, true), transaction_timestamp()"
+)
+_GONE = (psycopg.OperationalError, psycopg.InterfaceError)
+
+Proof = Callable[[datetime], Steps[bool]]
+"""Given when the transaction began, proves the lease inside it; see engine.finish.prove_lease."""
+
+
+class RunningJob:
+    """One running try: its stop flag and its way to the database."""
+
+    def __init__(self, job_id: int, lease: int, pools: Pools, prove: Proof) -> None:
+        self.job_id = job_id
+        self.lease = lease
+        self.pools = pools
+        self.prove = prove
+        self.database_lost = False
+        """True once a connection that we gave to the handler broke: not the handler's fault."""
+        self._stop = threading.Event()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Ask the handler to stop; a thread sees it in `job.cancelled`."""
+        self._stop.set()
+
+    def transaction(self) -> LeaseTransaction:
+        return LeaseTransaction(self)
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[psycopg.Connection[Any], datetime]]:
+        """A transaction and when it began; commits at the end, without a proof of its own."""
+        broken: psycopg.Connection[Any] | None = None
+        try:
+            with self.pools.connection() as connection, connection.transaction():
+                broken = connection
+                ((_, began),) = connection.execute(_OPEN, [str(IDLE_LIMIT_MS)]).fetchall()
+                yield connection, began
+        except BaseException as error:
+            self._note(error, broken)
+            raise
+
+    @asynccontextmanager
+    async def aopen(self) -> AsyncIterator[tuple[psycopg.AsyncConnection[Any], datetime]]:
+        """`open` for async handlers."""
+        broken: psycopg.AsyncConnection[Any] | None = None
+        try:
+            async with self.pools.aconnection() as connection, connection.transaction():
+                broken = connection
+                cursor = await connection.execute(_OPEN, [str(IDLE_LIMIT_MS)])
+                ((_, began),) = await cursor.fetchall()
+                yield connection, began
+        except BaseException as error:
+            self._note(error, broken)
+            raise
+
+    def _note(
+        self,
+        error: BaseException,
+        connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | None,
+    ) -> None:
+        if isinstance(error, PoolTimeout | DatabaseUnreachable):
+            self.database_lost = True
+        elif connection is None:
+            self.database_lost = self.database_lost or isinstance(error, _GONE)
+        elif connection.closed:
+            self.database_lost = True
+
+
+class LeaseTransaction:
+    """A transaction that commits only if the job is still ours; `with` and `async with`.
+
+    The lease is locked last, so that cancel and progress never wait for a handler.
+    """
+
+    def __init__(self, running: RunningJob) -> None:
+        self._running = running
+
+    def __enter__(self) -> psycopg.Connection[Any]:
+        self._guard = self._guarded()
+        return self._guard.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._guard.__exit__(*error)
+
+    async def __aenter__(self) -> psycopg.AsyncConnection[Any]:
+        self._aguard = self._aguarded()
+        return await self._aguard.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return await self._aguard.__aexit__(*error)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[psycopg.Connection[Any]]:
+        running = self._running
+        with running.open() as (connection, began):
+            yield connection
+            if not run(connection, running.prove(began)):
+                raise LeaseLost(running.job_id, running.lease)
+
+    @asynccontextmanager
+    async def _aguarded(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        running = self._running
+        async with running.aopen() as (connection, began):
+            yield connection
+            if not await arun(connection, running.prove(began)):
+                raise LeaseLost(running.job_id, running.lease)

@@ -1,0 +1,198 @@
+"""A task: a function that is enqueued by name, with its defaults."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cached_property, update_wrapper
+from typing import Any, Generic, Protocol, TypeVar
+
+from pgqueue.errors import ConfigError
+from pgqueue.job import Job, Json, NewJob, Retry
+from pgqueue.tasks.names import checked_queue, checked_task
+from pgqueue.tasks.payload import Signature, signature_of
+
+R = TypeVar("R")
+
+
+class Sender(Protocol):
+    """Who brings new jobs into the database; the app is one."""
+
+    def send(self, new: NewJob, connection: Any) -> Job: ...
+    def send_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]: ...
+    async def asend(self, new: NewJob, connection: Any) -> Job: ...
+    async def asend_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a job is enqueued; what a task does not say is these defaults."""
+
+    queue: str = "default"
+    priority: int = 5
+    run_at: datetime | None = None
+    delay: float | timedelta = 0.0
+    tenant: str | None = None
+    tags: tuple[str, ...] = ()
+    unique_key: str | None = None
+    timeout: float | None = None
+    connection: Any = None
+
+    def __post_init__(self) -> None:
+        checked_queue(self.queue)
+        if isinstance(self.priority, bool) or self.priority not in range(10):
+            raise ConfigError(f"priority {self.priority!r} is not valid: 0 to 9, higher first")
+        if self.run_at is not None and self.run_at.tzinfo is None:
+            raise ConfigError(
+                f"run_at {self.run_at.isoformat()} has no time zone: use an aware datetime"
+            )
+        if not math.isfinite(self.delay_seconds) or self.delay_seconds < 0:
+            raise ConfigError(f"delay {self.delay!r} is not valid: 0 seconds or more")
+        if self.run_at is not None and self.delay_seconds:
+            raise ConfigError("run_at and delay exclude each other: give one of them")
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise ConfigError(f"timeout {self.timeout!r} is not valid: more than 0 seconds")
+
+    @property
+    def delay_seconds(self) -> float:
+        if isinstance(self.delay, timedelta):
+            return self.delay.total_seconds()
+        return float(self.delay)
+
+
+_OPTION_NAMES = frozenset(Options.__dataclass_fields__)
+
+
+def changed(options: Options, changes: Mapping[str, Any]) -> Options:
+    """`options` with `changes`; raises ConfigError for a name that is no option."""
+    unknown = sorted(set(changes) - _OPTION_NAMES)
+    if unknown:
+        known = ", ".join(sorted(_OPTION_NAMES))
+        raise ConfigError(f"unknown option {unknown[0]!r}: the options are {known}")
+    if "tags" in changes:
+        changes = {**changes, "tags": _tags(changes["tags"])}
+    return replace(options, **changes)
+
+
+def _tags(tags: Any) -> tuple[str, ...]:
+    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+        raise ConfigError(f"tags {tags!r} are not valid: a list of strings")
+    return tuple(tags)
+
+
+def new_job(task: str, payload: Mapping[str, Json], options: Options, max_attempts: int) -> NewJob:
+    """The job that these options describe."""
+    return NewJob(
+        task=task,
+        queue=options.queue,
+        payload=payload,
+        priority=options.priority,
+        run_at=options.run_at,
+        delay=options.delay_seconds,
+        tenant=options.tenant,
+        tags=options.tags,
+        unique_key=options.unique_key,
+        max_attempts=max_attempts,
+        timeout=options.timeout,
+    )
+
+
+class Task(Generic[R]):
+    """A registered function. Calling it runs it here and now; `enqueue` makes a job of it."""
+
+    def __init__(
+        self,
+        function: Callable[..., R],
+        *,
+        name: str,
+        sender: Sender,
+        options: Options,
+        retry: Retry,
+    ) -> None:
+        self.name = checked_task(name)
+        self.function = function
+        self.options = options
+        self.retry = retry
+        self.is_async = inspect.iscoroutinefunction(function)
+        self._sender = sender
+        update_wrapper(self, function)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        return self.function(*args, **kwargs)
+
+    @cached_property
+    def signature(self) -> Signature:
+        """Read at first use: annotations may name what is defined further down."""
+        return signature_of(self.name, self.function)
+
+    def using(self, **options: Any) -> Enqueuing:
+        """This task with other options: queue, priority, run_at, delay, tenant, tags, …
+
+        `connection` takes a psycopg connection, or a SQLAlchemy Connection, Session or
+        AsyncSession: the job is then part of the caller's transaction.
+        """
+        return Enqueuing(self, changed(self.options, options))
+
+    def enqueue(self, *args: Any, **kwargs: Any) -> Job:
+        """Insert a job with these arguments and return it; raises PayloadInvalid."""
+        return self.using().enqueue(*args, **kwargs)
+
+    async def aenqueue(self, *args: Any, **kwargs: Any) -> Job:
+        """`enqueue` for async code."""
+        return await self.using().aenqueue(*args, **kwargs)
+
+    def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Insert one job per mapping of arguments, in one statement; returns their ids."""
+        return self.using().enqueue_many(rows)
+
+    async def aenqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
+        """`enqueue_many` for async code."""
+        return await self.using().aenqueue_many(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueuing:
+    """A task together with the options of the jobs to come: what `using` returns."""
+
+    task: Task[Any]
+    options: Options = field(default_factory=Options)
+
+    def using(self, **options: Any) -> Enqueuing:
+        """The same with further options."""
+        return Enqueuing(self.task, changed(self.options, options))
+
+    def enqueue(self, *args: Any, **kwargs: Any) -> Job:
+        """Insert a job with these arguments and return it; raises PayloadInvalid."""
+        return self._sender.send(self._new(args, kwargs), self.options.connection)
+
+    async def aenqueue(self, *args: Any, **kwargs: Any) -> Job:
+        """`enqueue` for async code."""
+        return await self._sender.asend(self._new(args, kwargs), self.options.connection)
+
+    def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
+        """Insert one job per mapping of arguments, in one statement; returns their ids.
+
+        Nothing is inserted when one of them raises PayloadInvalid.
+        """
+        return self._sender.send_many(self._new_many(rows), self.options.connection)
+
+    async def aenqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
+        """`enqueue_many` for async code."""
+        return await self._sender.asend_many(self._new_many(rows), self.options.connection)
+
+    @property
+    def _sender(self) -> Sender:
+        return self.task._sender  # noqa: SLF001 - the two classes are one thing in two steps
+
+    def _new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NewJob:
+        payload = self.task.signature.payload(args, kwargs)
+        return new_job(self.task.name, payload, self.options, self.task.retry.attempts)
+
+    def _new_many(self, rows: Iterable[Mapping[str, Any]]) -> list[NewJob]:
+        return [self._new((), row) for row in rows]

@@ -1,0 +1,50 @@
+"""What a worker has in hand: claimed jobs that wait, run, or have ended and are not yet written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from pgqueue.engine.rescue import InHand
+from pgqueue.job import Job, Outcome
+
+
+class Hand:
+    """Bookkeeping of one worker; changed on the event loop, read by the heart's thread."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Job] = deque()
+        self.running: dict[int, Job] = {}
+        self.ended: list[Outcome] = []
+        self.leases_in_flight: set[int] = set()
+        self._writing: list[Outcome] = []
+
+    def __len__(self) -> int:
+        return len(self.waiting) + len(self.running)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.waiting or self.running or self.ended or self._writing)
+
+    def in_hand(self) -> InHand:
+        """Everything the database may rightly believe to be running here."""
+        ids: set[int] = {job.id for job in self.waiting} | set(self.running)
+        ids |= {outcome.job_id for outcome in (*self.ended, *self._writing)}
+        return InHand(frozenset(self.leases_in_flight), frozenset(ids))
+
+    def started_ids(self) -> list[int]:
+        """The jobs whose handlers have started. Safe from another thread: one atomic copy."""
+        return list(self.running.copy())
+
+    def take_ended(self, most: int) -> list[Outcome]:
+        """Outcomes to write now; `written` or `give_back` must follow."""
+        self._writing, self.ended = self.ended[:most], self.ended[most:]
+        return self._writing
+
+    def written(self) -> None:
+        self._writing = []
+
+    def give_back(self, outcomes: Iterable[Outcome]) -> None:
+        """They were not written, or nobody knows: keep them and try again."""
+        self.ended = [*outcomes, *self.ended]
+        self._writing = []

@@ -1,0 +1,116 @@
+"""Says that the worker lives, from a thread and a connection of its own.
+
+A handler that blocks the event loop must not stop the heartbeat: its jobs would be rescued while
+they run. And when the beat does not get through, the worker stops its own handlers before others
+may take its leases; all by the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from pgqueue.db.pools import connect
+from pgqueue.db.run import run
+from pgqueue.engine.rescue import beat
+from pgqueue.errors import DatabaseUnreachable
+from pgqueue.events import ConnectionLost, ConnectionRestored, LoopStalled, emit
+
+
+class Body(Protocol):
+    """What the heart needs to know of its worker, and what it tells it; called in its thread."""
+
+    def worker_id(self) -> int: ...
+    def started_ids(self) -> list[int]: ...
+    def loop_silence(self) -> float: ...
+    def fence(self, silent_seconds: float) -> None: ...
+    def unfence(self) -> None: ...
+    def declared_dead(self) -> None: ...
+
+
+class Heart:
+    """A thread that beats every `interval` seconds until `stop`."""
+
+    def __init__(
+        self,
+        body: Body,
+        sql: Mapping[str, str],
+        conninfo: Callable[[], str],
+        *,
+        interval: float,
+        timeout: float,
+    ) -> None:
+        self._body = body
+        self._sql = sql
+        self._conninfo = conninfo
+        self._interval = interval
+        # Two intervals before rescue may begin: time for handlers to stop.
+        self._fence_after = timeout - 2 * interval
+        self._connection: psycopg.Connection[TupleRow] | None = None
+        self._last_beat = time.monotonic()
+        self._lost_at: float | None = None
+        self._fenced = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pgqueue-heart", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; safe to call twice."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2 * self._interval)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.beat_once()
+        if self._connection is not None:
+            self._connection.close()
+
+    def beat_once(self) -> None:
+        """One beat, and what follows when it did not get through."""
+        began = time.monotonic()
+        try:
+            alive = self._beat()
+        except (psycopg.Error, DatabaseUnreachable) as error:
+            self._missed(str(error))
+        else:
+            self._got_through(began)
+            if not alive:
+                self._body.declared_dead()
+        silence = self._body.loop_silence()
+        if silence > 2 * self._interval:
+            emit(LoopStalled(self._body.worker_id(), silence))
+
+    def _beat(self) -> bool:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._conninfo())
+        steps = beat(self._sql, self._body.worker_id(), self._body.started_ids())
+        return run(self._connection, steps)
+
+    def _got_through(self, began: float) -> None:
+        # From the beat's start: the database stamped it no earlier than that.
+        self._last_beat = began
+        if self._lost_at is not None:
+            emit(ConnectionRestored("heart", time.monotonic() - self._lost_at))
+            self._lost_at = None
+        if self._fenced:
+            self._fenced = False
+            self._body.unfence()
+
+    def _missed(self, reason: str) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            emit(ConnectionLost("heart", reason.strip()))
+        silent = time.monotonic() - self._last_beat
+        if silent >= self._fence_after and not self._fenced:
+            self._fenced = True
+            self._body.fence(silent)

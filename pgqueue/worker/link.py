@@ -1,0 +1,87 @@
+"""A worker's own connection, which comes back by itself when Postgres does."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from pgqueue.db.pools import aconnect
+from pgqueue.db.run import Steps, arun
+from pgqueue.errors import DatabaseUnreachable
+from pgqueue.events import ConnectionLost, ConnectionRestored, emit
+
+T = TypeVar("T")
+
+FIRST_WAIT = 0.1
+LONGEST_WAIT = 5.0
+"""Seconds between tries to reconnect; doubled each time, with jitter, for ever."""
+
+
+class LinkDown(Exception):
+    """The connection broke under a statement; whether it was committed is unknown."""
+
+
+class Link:
+    """One async connection for one part of the worker."""
+
+    def __init__(self, part: str, conninfo: Callable[[], str]) -> None:
+        self._part = part
+        self._conninfo = conninfo
+        self._connection: psycopg.AsyncConnection[TupleRow] | None = None
+        self._lost_at: float | None = None
+
+    async def execute(self, steps: Steps[T]) -> T:
+        """Drive a verb; raises LinkDown when the connection broke under it.
+
+        Not to be cancelled: a claim whose reply is thrown away stays `running` for nobody. Callers
+        await it to its end, or close the link.
+        """
+        connection = await self._connected()
+        try:
+            return await arun(connection, steps)
+        except psycopg.Error as error:
+            if not _is_gone(connection, error):
+                raise
+            await self._lose(str(error))
+            raise LinkDown(str(error)) from error
+
+    async def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _lose(self, reason: str) -> None:
+        await self.close()
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            emit(ConnectionLost(self._part, reason.strip()))
+
+    async def _connected(self) -> psycopg.AsyncConnection[TupleRow]:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        wait = FIRST_WAIT
+        while True:
+            try:
+                self._connection = await aconnect(self._conninfo())
+            except (DatabaseUnreachable, psycopg.OperationalError) as error:
+                await self._lose(str(error))
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                wait = min(LONGEST_WAIT, wait * 2)
+            else:
+                break
+        if self._lost_at is not None:
+            emit(ConnectionRestored(self._part, time.monotonic() - self._lost_at))
+            self._lost_at = None
+        return self._connection
+
+
+def _is_gone(connection: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:
+    # A stale plan or a vanished prepared statement heals with a fresh connection, too.
+    stale = psycopg.errors.FeatureNotSupported | psycopg.errors.InvalidSqlStatementName
+    return connection.closed or isinstance(error, stale | psycopg.InterfaceError)

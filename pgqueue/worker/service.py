@@ -1,0 +1,303 @@
+"""A worker process, put together: start, run until told to stop, hand back, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from random import random
+from typing import Protocol
+
+from pgqueue.db.pools import Pools, connect
+from pgqueue.db.run import Statement, Steps, run
+from pgqueue.db.version import check_version
+from pgqueue.engine.rescue import forget_worker, hand_back_strays, register_worker, rescue_jobs
+from pgqueue.events import (
+    JobsRescued,
+    StraysHandedBack,
+    WorkerFenced,
+    WorkerStarted,
+    WorkerStopped,
+    WorkerStopping,
+    emit,
+)
+from pgqueue.settings import Settings, described_target
+from pgqueue.tasks.registry import Registry
+from pgqueue.worker.hand import Hand
+from pgqueue.worker.heart import Heart
+from pgqueue.worker.lanes import LaneBook
+from pgqueue.worker.link import Link, LinkDown
+from pgqueue.worker.loop import ClaimLoop
+from pgqueue.worker.runner import Runner
+from pgqueue.worker.shutdown import on_signals
+from pgqueue.worker.upkeep import Duty, Upkeep
+
+RECONCILE_EVERY = 10.0
+PARTITIONS_EVERY = 3600.0
+CANCEL_GRACE = 5.0
+"""Seconds that cancelled handlers get to wind up before the process leaves without them."""
+
+
+class Ticker(Protocol):
+    """One pass of the scheduler, which returns how many jobs it made; see schedule/tick.py."""
+
+    def __call__(self) -> Steps[int]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What one worker may differ in; None takes the setting."""
+
+    queues: tuple[str, ...] = ()
+    concurrency: int | None = None
+    shutdown_timeout: float | None = None
+    burst: bool = False
+    version: str = ""
+
+
+class Worker:
+    """One worker: `await run()` in an event loop of its own or with others."""
+
+    def __init__(
+        self,
+        *,
+        tasks: Registry,
+        settings: Settings,
+        pools: Pools,
+        sql: Mapping[str, str],
+        conninfo: Callable[[], str],
+        ticker: Ticker | None,
+        options: WorkerOptions,
+    ) -> None:
+        self._tasks = tasks
+        self._settings = settings
+        self._sql = sql
+        self._conninfo = conninfo
+        self._options = options
+        self._ticker = ticker
+        self._concurrency = options.concurrency or settings.concurrency
+        self._id = 0
+        self._hand = Hand()
+        self._pools = pools
+        self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="pgqueue-job")
+        self._runner = Runner(tasks, pools, sql, self._threads)
+        self._claim_link = Link("claims", conninfo)
+        self._upkeep_link = Link("upkeep", conninfo)
+        self._loop_seen = time.monotonic()
+        self._stopping = ""
+
+    @property
+    def has_lingering_threads(self) -> bool:
+        """Whether threads still run that could not be stopped; only leaving the process does."""
+        return bool(self._runner.lingering)
+
+    # -- life ------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until `stop`, a signal, or in burst mode until nothing is left.
+
+        Raises DatabaseUnreachable, NotMigrated, SchemaTooNew or ConfigError before it starts;
+        after that it reconnects for ever.
+        """
+        self._event_loop = asyncio.get_running_loop()
+        self._check_tasks()
+        self._pools.resize(self._concurrency + 1)
+        await asyncio.to_thread(self._enter)
+        self._claims = self._new_claim_loop()
+        self._upkeep = Upkeep(self._duties())
+        self._heart = Heart(
+            self,
+            self._sql,
+            self._conninfo,
+            interval=self._settings.beat_every,
+            timeout=self._settings.heartbeat_timeout,
+        )
+        undo_signals = on_signals(self.stop)
+        self._heart.start()
+        self._announce()
+        try:
+            await self._work()
+        finally:
+            undo_signals()
+            await self._leave()
+
+    def stop(self, reason: str = "asked to") -> None:
+        """Stop claiming, let handlers end within the shutdown timeout, hand back the rest."""
+        if self._stopping:
+            return
+        self._stopping = reason
+        emit(WorkerStopping(self._id, reason, len(self._hand.running)))
+        self._claims.stop_claiming()
+
+    async def _work(self) -> None:
+        upkeep = asyncio.create_task(self._upkeep.run(), name="upkeep")
+        background = [asyncio.create_task(self._watch_loop(), name="loop-watch")]
+        if self._options.burst:
+            background.append(asyncio.create_task(self._stop_when_idle(), name="burst"))
+        claims = asyncio.create_task(self._claims.run(), name="claims")
+        try:
+            await self._until_done(claims)
+        finally:
+            self._upkeep.stop()
+            await asyncio.wait([upkeep], timeout=CANCEL_GRACE)
+            if not upkeep.done():
+                await self._upkeep_link.close()
+            for task in (upkeep, *background):
+                task.cancel()
+            await asyncio.gather(upkeep, *background, return_exceptions=True)
+
+    async def _until_done(self, claims: asyncio.Task[None]) -> None:
+        while not self._stopping and not claims.done():
+            await asyncio.wait([claims], timeout=0.1)
+        patience = self._options.shutdown_timeout
+        if patience is None:
+            patience = self._settings.shutdown_timeout
+        await asyncio.wait([claims], timeout=patience)
+        if not claims.done():
+            self._claims.cancel_running()
+            await asyncio.wait([claims], timeout=CANCEL_GRACE)
+        if not claims.done():
+            claims.cancel()
+            await asyncio.wait([claims])
+        if not claims.cancelled() and (error := claims.exception()) is not None:
+            raise error
+
+    async def _stop_when_idle(self) -> None:
+        await self._claims.idle.wait()
+        self.stop("nothing left to do")
+
+    async def _watch_loop(self) -> None:
+        while True:
+            self._loop_seen = time.monotonic()
+            await asyncio.sleep(0.5)
+
+    # -- coming and going --------------------------------------------------------
+
+    def _check_tasks(self) -> None:
+        for task in self._tasks:
+            _ = task.signature  # raises ConfigError now, not at the first job
+
+    def _enter(self) -> None:
+        with connect(self._conninfo()) as connection:
+            check_version(connection, self._settings.schema_name)
+            run(connection, _one(Statement(self._sql["make_partitions"])))
+            self._id = run(connection, self._registration())
+
+    def _registration(self) -> Steps[int]:
+        return register_worker(
+            self._sql,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=self._options.version,
+            queues=self._options.queues,
+            concurrency=self._concurrency,
+            tasks=self._tasks.names(),
+        )
+
+    def _announce(self) -> None:
+        emit(
+            WorkerStarted(
+                worker_id=self._id,
+                queues=self._options.queues,
+                concurrency=self._concurrency,
+                tasks=tuple(self._tasks.names()),
+                database=described_target(self._conninfo()),
+            )
+        )
+
+    async def _leave(self) -> None:
+        await asyncio.to_thread(self._heart.stop)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        # Where the database is away, others forget this worker when its heartbeat is old.
+        with suppress(TimeoutError, LinkDown):
+            async with asyncio.timeout(CANCEL_GRACE):
+                await self._upkeep_link.execute(forget_worker(self._sql, self._id))
+        await self._claim_link.close()
+        await self._upkeep_link.close()
+        await self._pools.aclose()
+        claims = self._claims
+        emit(WorkerStopped(self._id, claims.completed, claims.failed, claims.handed_back))
+
+    def _new_claim_loop(self) -> ClaimLoop:
+        return ClaimLoop(
+            sql=self._sql,
+            link=self._claim_link,
+            runner=self._runner,
+            hand=self._hand,
+            lanes=LaneBook(self._options.queues, random),
+            tasks=self._tasks.names(),
+            worker_id=self.worker_id,
+            concurrency=self._concurrency,
+            poll_interval=self._settings.poll_interval,
+            on_lost_reply=lambda: self._upkeep.hurry("strays"),
+        )
+
+    # -- duties ------------------------------------------------------------------
+
+    def _duties(self) -> list[Duty]:
+        settings = self._settings
+        duties = [
+            Duty("rescue", settings.beat_every, self._rescue),
+            Duty("strays", RECONCILE_EVERY, self._hand_back_strays),
+            Duty("partitions", PARTITIONS_EVERY, self._make_partitions),
+        ]
+        if self._ticker is not None:
+            duties.append(Duty("tick", settings.poll_interval, self._tick))
+        return duties
+
+    async def _rescue(self) -> None:
+        steps = rescue_jobs(self._sql, self._settings.heartbeat_timeout)
+        rescued = await self._upkeep_link.execute(steps)
+        for one in rescued:
+            emit(JobsRescued(one.worker_id, one.job_ids))
+        if rescued:
+            self._claims.wake()
+
+    async def _hand_back_strays(self) -> None:
+        steps = hand_back_strays(self._sql, self._id, self._hand.in_hand)
+        if strays := await self._upkeep_link.execute(steps):
+            emit(StraysHandedBack(self._id, tuple(strays)))
+            self._claims.wake()
+
+    async def _make_partitions(self) -> None:
+        await self._upkeep_link.execute(_one(Statement(self._sql["make_partitions"])))
+
+    async def _tick(self) -> None:
+        if self._ticker is not None and await self._upkeep_link.execute(self._ticker()) > 0:
+            self._claims.wake()
+
+    # -- Body: what the heart asks and tells, from its thread ------------------------
+
+    def worker_id(self) -> int:
+        return self._id
+
+    def started_ids(self) -> list[int]:
+        return self._hand.started_ids()
+
+    def loop_silence(self) -> float:
+        return time.monotonic() - self._loop_seen
+
+    def fence(self, silent_seconds: float) -> None:
+        emit(WorkerFenced(self._id, silent_seconds, len(self._hand.running)))
+        self._event_loop.call_soon_threadsafe(self._claims.hold_off)
+
+    def unfence(self) -> None:
+        self._event_loop.call_soon_threadsafe(self._claims.resume)
+
+    def declared_dead(self) -> None:
+        """Our row is gone: what we hold was taken. Drop it and begin again under a new id."""
+        emit(WorkerFenced(self._id, 0.0, len(self._hand.running)))
+        self._event_loop.call_soon_threadsafe(self._claims.hold_off)
+        with connect(self._conninfo()) as connection:
+            self._id = run(connection, self._registration())
+        self._event_loop.call_soon_threadsafe(self._claims.resume)
+
+
+def _one(statement: Statement) -> Steps[object]:
+    rows = yield statement
+    return rows

@@ -1,0 +1,76 @@
+"""The duties of a worker beside its jobs: rescue, strays, partitions, the scheduler's tick.
+
+Any number of workers do them at once: each statement is safe to run twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from pgqueue.events import DutyFailed, emit
+from pgqueue.worker.link import LinkDown
+
+
+@dataclass(slots=True)
+class Duty:
+    """Something done every `every` seconds, and at once when `hurry` is called."""
+
+    name: str
+    every: float
+    work: Callable[[], Awaitable[None]]
+    due: float = field(default=0.0)
+
+    def hurry(self) -> None:
+        self.due = 0.0
+
+
+class Upkeep:
+    """Runs duties one after another on one connection, each at its time, until stopped."""
+
+    def __init__(self, duties: Sequence[Duty]) -> None:
+        self._duties = duties
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    def hurry(self, name: str) -> None:
+        """Let the duty of that name come next."""
+        for duty in self._duties:
+            if duty.name == name:
+                duty.hurry()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End `run` after the duty that is under way."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        while not self._stopping:
+            await self.run_once()
+            next_due = min(duty.due for duty in self._duties)
+            with suppress(TimeoutError):
+                wait = max(0.0, next_due - time.monotonic())
+                await asyncio.wait_for(self._wake.wait(), wait)
+            self._wake.clear()
+
+    async def run_once(self) -> None:
+        """Every duty that is due; one that fails is told and comes again at its next turn."""
+        for duty in self._duties:
+            began = time.monotonic()
+            if began < duty.due or self._stopping:
+                continue
+            try:
+                await duty.work()
+            except LinkDown as error:
+                emit(DutyFailed(duty.name, f"connection lost: {error}"))
+            except Exception as error:  # noqa: BLE001 - told, and the other duties go on
+                emit(DutyFailed(duty.name, f"{type(error).__name__}: {error}"))
+            cost = time.monotonic() - began
+            # Its own cost sets the pace, too: a duty takes at most 5 % of the time.
+            wait = max(duty.every, 20 * cost) * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
+            duty.due = time.monotonic() + wait
