@@ -28,8 +28,8 @@ _MAX_PORT = 65_535
 _CONNECT_SECONDS = 5.0
 
 
-class Unreachable(Exception):  # noqa: N818 - internal: fetch() turns it into FetchError
-    """The guard or the network said no; `reason` is short and fit to be stored."""
+class Unreachable(Exception):
+    """The guard or the network said no; fetch() turns it into FetchError with this `reason`."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

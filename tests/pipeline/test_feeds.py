@@ -152,6 +152,7 @@ def test_entries_before_the_cut_of_a_truncated_feed_are_kept() -> None:
         (b'{"version": ', "not a feed: broken JSON: "),
         (b"[" * 100_000, "not a feed: broken JSON: "),
         (gzip.compress(RSS.encode()), "not a feed: "),
+        (RSS.encode() + b"<a>" * 1_600_000, "too many tags: more than 200000"),
     ],
 )
 def test_what_is_no_feed_is_told_in_one_short_line(body: bytes, reason: str) -> None:
