@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice, pairwise
+from threading import Barrier
 
 import pytest
 from hypothesis import given, settings
@@ -164,10 +166,20 @@ def test_a_cron_compares_by_its_text_and_survives_pickling() -> None:
 
 
 def test_threads_may_share_one_cron() -> None:
-    cron = Cron("*/7 * * * *", "Europe/Bratislava")
+    cron, together = Cron("*/7 * * * *", "Europe/Bratislava"), Barrier(4)
     moments = [START + 37 * MINUTE * n for n in range(2000)]
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(cron.next, moments)) == [cron.next(moment) for moment in moments]
+    alone, interval = {moment: cron.next(moment) for moment in moments}, sys.getswitchinterval()
+
+    def walk(step: int) -> bool:
+        together.wait()
+        return all(cron.next(moment) == alone[moment] for moment in moments[::step])
+
+    sys.setswitchinterval(1e-6)  # a switch at nearly every step: a shared walker loses its place
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(walk, (1, -1, 1, -1)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 # ---- what holds for every expression, zone and instant
@@ -248,9 +260,9 @@ def listed(values: set[int]) -> str:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(CHANGES), SOME_MINUTES, SOME_HOURS)
+@given(st.sampled_from(CHANGES), SOME_MINUTES, SOME_HOURS, st.integers(-200, 200))
 def test_named_hours_fire_when_the_clocks_first_reach_each_local_time(
-    change: tuple[str, datetime], minutes: set[int], hours: set[int]
+    change: tuple[str, datetime], minutes: set[int], hours: set[int], shift: int
 ) -> None:
     name, moment = change
     span, place, expected = minutes_around(moment), zone(name), set()
@@ -262,6 +274,10 @@ def test_named_hours_fire_when_the_clocks_first_reach_each_local_time(
                 expected.add(instant)
     cron = Cron(f"{listed(minutes)} {listed(hours)} * * *", name)
     assert list(cron.between(span[1], span[-1])) == sorted(expected)
+    between = moment + shift * MINUTE
+    assert [*cron.between(between, span[-1])] == sorted(at for at in expected if at >= between)
+    before = {at for at in expected if at < between}
+    assert not before or cron.previous(between) == max(before)
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,6 +4,8 @@ Europe/Bratislava    29 Mar 01:00Z +1 -> +2 (02:00 reads 03:00)    25 Oct 01:00Z
 America/New_York      8 Mar 07:00Z -5 -> -4 (02:00 reads 03:00)     1 Nov 06:00Z -4 -> -5
 Australia/Lord_Howe   3 Oct 15:30Z +10:30 -> +11 (02:00 reads 02:30) 4 Apr 15:00Z +11 -> +10:30
 Africa/Casablanca    15 Feb 02:00Z +1 -> +0 (03:00 reads 02:00)    22 Mar 02:00Z +0 -> +1
+Asia/Beirut          24 Oct 21:00Z +3 -> +2 (24:00 reads 23:00)
+America/Havana        1 Nov 05:00Z -4 -> -5 (01:00 reads 00:00)
 Asia/Kathmandu       always +5:45
 """
 
@@ -84,6 +86,9 @@ TABLE = [
     ("0 * * * *", CASABLANCA, "3-22 00:00", "3-22 01:00", "3-22 02:00", "3-22 03:00"),
     ("* * * * *", CASABLANCA, "3-22 01:58", "3-22 01:59", "3-22 02:00", "3-22 02:01"),
     ("0 9 * * 0", CASABLANCA, "3-15 09:00", "3-22 08:00", "3-29 08:00"),
+    # Clocks that change at midnight: the day's last hour comes twice, or its first.
+    ("30 * 24 7,10 *", "Asia/Beirut", "10-24 19:30", "10-24 20:30", "10-24 21:30"),
+    ("30 * 1 1,11 *", "America/Havana", "11-01 04:30", "11-01 05:30", "11-01 06:30"),
     # No changes at all.
     ("0 6 * * *", KATHMANDU, "3-28 00:15", "3-29 00:15", "3-30 00:15"),
     ("0 * * * *", KATHMANDU, "3-29 00:15", "3-29 01:15", "3-29 02:15"),
@@ -119,6 +124,14 @@ def test_between_takes_both_ends_in(row: tuple[str, ...]) -> None:
     assert list(cron.between(fires[0], fires[-1])) == fires
     micro = timedelta(microseconds=1)
     assert list(cron.between(fires[0] + micro, fires[-1] - micro)) == fires[1:-1]
+
+
+@pytest.mark.parametrize("minutes", [0, 1, 29, 30, 31, 59])
+def test_within_the_repeated_hour_the_next_fire_is_tomorrows(minutes: int) -> None:
+    cron = Cron("30 2 * * *", BRATISLAVA)
+    moment = at("10-25 01:00") + timedelta(minutes=minutes)
+    assert cron.next(moment) == at("10-26 01:30")
+    assert cron.previous(moment) == at("10-25 00:30")
 
 
 def test_a_day_that_a_zone_left_out_fires_once_when_the_clocks_jump() -> None:
