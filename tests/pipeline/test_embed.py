@@ -123,13 +123,13 @@ def test_a_text_without_spaces_is_cut_too() -> None:
 
 
 def test_auto_takes_the_best_embedder_present(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert embed.choose("auto").name == NAMES[0]
+    assert embed.choose("auto").name == embed.choose().name == NAMES[0] == "hash-2048"
     monkeypatch.setattr(embed, "_has", lambda module: module is None)
-    assert embed.choose("auto").name == "hash-2048"
+    assert embed.present() == ["hash-2048", "hash-512"]
 
 
 def test_an_unknown_embedder_is_refused_with_the_list_of_those_present() -> None:
-    with pytest.raises(ConfigError, match=r"'word2vec' is not known.*auto, .*hash-2048, hash-512"):
+    with pytest.raises(ConfigError, match=r"'word2vec' is not known.*auto, hash-2048, .*hash-512"):
         embed.choose("word2vec")
 
 
