@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypedDict
 from urllib.parse import urlsplit
@@ -36,8 +36,8 @@ Reason = Literal["no items", "all seen", "sources failing"]
 class Edition:
     """What a digest is for, beside its stories.
 
-    `past` are earlier bodies of the topic (the last 7 count), `seen` the ids of items that any
-    earlier digest has shown (see `shown_items`).
+    `past` are earlier bodies of the topic, without this window's own (the last 7 count for
+    novelty); `seen` are ids of items shown in digests older than those, if any are known.
     """
 
     topic: str
@@ -49,7 +49,7 @@ class Edition:
     seen: Collection[int] = frozenset()
     sources: int = 0
     sources_failing: int = 0
-    limit: int = field(default=STORIES_PER_DIGEST)
+    limit: int = STORIES_PER_DIGEST
 
 
 class CopyBody(TypedDict):
@@ -106,6 +106,7 @@ class DigestBody(TypedDict):
 
 def digest(edition: Edition, stories: Iterable[DigestStory], embedder: Embedder) -> DigestBody:
     """Return the digest of the window: stories with something new, best first."""
+    edition = replace(edition, seen=frozenset(edition.seen) | shown_items(edition.past))
     given = sorted(stories, key=lambda story: story.id)
     tellings = [telling for story in given if (telling := _telling(story, edition))]
     context = _Context(edition, embedder)

@@ -68,7 +68,6 @@ def later(edition: Edition, *past: DigestBody) -> Edition:
         start=edition.end,
         end=edition.end + span,
         past=(*edition.past, *past),
-        seen=shown_items([*edition.past, *past]),
     )
 
 
@@ -168,6 +167,11 @@ def test_a_story_is_not_told_twice_when_nothing_is_new() -> None:
     body = tell(BANK, edition=later(EDITION, tell(BANK)))
     assert (body["stories"], body["reason"]) == ([], "all seen")
     assert body["counts"]["stories_seen"] == 1
+
+
+def test_what_a_digest_long_ago_has_shown_is_not_told_again() -> None:
+    edition = replace(EDITION, seen=shown_items([tell(BANK)]))
+    assert tell(BANK, edition=edition)["reason"] == "all seen"
 
 
 def test_a_copy_of_something_told_is_nothing_new() -> None:
