@@ -1,2 +1,84 @@
+"""The `pgq` command: its tree, and what becomes of errors.
+
+Commands import what they need when they run: `pgq --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from .commands import enqueue, migrate, schedule, worker
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="pgq",
+    help="Background jobs, cron and time-window pipelines in the Postgres you already run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("worker")(worker.worker)
+app.command("migrate")(migrate.migrate)
+app.command("enqueue")(enqueue.enqueue)
+app.add_typer(schedule.app, name="schedule")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"pgqueue {version('pgqueue')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Background jobs, cron and time-window pipelines in the Postgres you already run.
+
+    The database is PGQUEUE_DATABASE_URL, then DATABASE_URL; without either a private Postgres is
+    started. Exit codes: 0 done, 1 failed, 2 wrong usage.
+    """
+
+
 def main() -> None:
-    raise SystemExit(0)
+    """The entry point: no traceback reaches a person, unless PGQUEUE_DEBUG asks for it."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has left; what it wanted to see it saw.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    except Exception as error:
+        if os.environ.get("PGQUEUE_DEBUG"):
+            raise
+        sys.exit(_report(error))
+
+
+def _report(error: Exception) -> int:
+    import psycopg
+
+    from pgqueue.errors import ConfigError, PayloadInvalid, PgQueueError, TaskUnknown
+
+    usage = (ConfigError, PayloadInvalid, TaskUnknown)
+    message = str(error).strip()
+    if isinstance(error, PgQueueError):
+        line = message
+    elif isinstance(error, psycopg.Error):
+        line = f"the database refused: {message.splitlines()[0] if message else 'no reason given'}"
+    else:
+        line = f"unexpected {type(error).__name__}: {message} (PGQUEUE_DEBUG=1 shows where)"
+    print(f"pgq: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201 - the command's voice
+    return EXIT_USAGE if isinstance(error, usage) else EXIT_FAILED

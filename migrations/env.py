@@ -36,9 +36,7 @@ def ours(name: str | None, kind: str, parents: Any) -> bool:
 
 
 def run_offline() -> None:
-    context.configure(
-        dialect_name="postgresql", literal_binds=True, include_name=ours, **COMMON
-    )
+    context.configure(dialect_name="postgresql", literal_binds=True, include_name=ours, **COMMON)
     context.get_context().impl.static_output(CREATE_SCHEMA + ";\n")
     with context.begin_transaction():
         context.run_migrations()

@@ -16,8 +16,12 @@ from pgqueue.db.borrowed import aborrowed, borrowed
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.engine import enqueue, inspect
-from pgqueue.errors import NotMigrated
+from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, Retry
+from pgqueue.schedule import store
+from pgqueue.schedule.store import Schedule, Stored
+from pgqueue.schedule.tick import Ticked, tick
+from pgqueue.schedule.windows import CatchUp
 from pgqueue.settings import Settings, read_settings
 from pgqueue.sql import load
 from pgqueue.tasks.names import checked_queue, task_name_of
@@ -48,6 +52,7 @@ class PgQueue:
             database_url=database_url, schema_name=schema, embedded_dir=embedded_dir
         )
         self.tasks = Registry()
+        self.schedules: dict[str, Schedule] = {}
         self.pools = Pools(self.conninfo)
         self.sql: Mapping[str, str] = load("pgqueue.sql", self.settings.schema_name)
         self._embedded: embedded.EmbeddedServer | None = None
@@ -117,6 +122,68 @@ class PgQueue:
         """`get_job` for async code."""
         return await self._arun(inspect.get_job(self.sql, job_id), None)
 
+    # -- schedules -------------------------------------------------------------
+
+    def schedule(
+        self,
+        name: str,
+        *,
+        cron: str,
+        task: Task[Any] | str,
+        timezone: str = "UTC",
+        payload: Mapping[str, Json] | None = None,
+        queue: str | None = None,
+        catch_up: str = "all",
+        delay: float = 0.0,
+    ) -> Schedule:
+        """Declare a schedule in code: it is stored, or brought up to date, when a worker starts.
+
+        Raises CronInvalid, ZoneInvalid, TaskUnknown, PayloadInvalid or ConfigError at once.
+        """
+        schedule = self._schedule(
+            name=name,
+            cron=cron,
+            timezone=timezone,
+            task=task,
+            payload=payload,
+            queue=queue,
+            catch_up=catch_up,
+            delay=delay,
+        )
+        self.schedules[name] = schedule
+        return schedule
+
+    def put_schedule(self, name: str, **definition: Any) -> Stored:
+        """Store a schedule now; takes what `schedule` takes, and `connection`."""
+        connection = definition.pop("connection", None)
+        schedule = self._schedule(name=name, **definition)
+        return self._run(store.put_schedule(self.sql, schedule), connection)
+
+    def list_schedules(self) -> list[dict[str, Any]]:
+        """All stored schedules, each a mapping with the SQL column names."""
+        return self._run(store.list_schedules(self.sql), None)
+
+    def tick(self) -> Ticked:
+        """One pass of the scheduler: insert the windows that are due, and their jobs."""
+        return self._run(tick(self.sql), None)
+
+    def _schedule(
+        self,
+        *,
+        task: Task[Any] | str,
+        payload: Mapping[str, Json] | None = None,
+        catch_up: str = "all",
+        **rest: Any,
+    ) -> Schedule:
+        if catch_up not in set(CatchUp):
+            raise ConfigError(f"catch_up {catch_up!r} is not valid: {', '.join(CatchUp)}")
+        return Schedule(
+            task=self.tasks.get(task) if isinstance(task, str) else task,
+            payload=payload or {},
+            catch_up=CatchUp(catch_up),
+            **rest,
+        )
+
     # -- work ----------------------------------------------------------------
 
     def worker(
@@ -146,19 +213,24 @@ class PgQueue:
             pools=self.pools,
             sql=self.sql,
             conninfo=self.conninfo,
-            ticker=None,
+            schedules=tuple(self.schedules.values()),
+            ticks=scheduler,
             options=options,
         )
 
     # -- connections ---------------------------------------------------------
 
     def conninfo(self) -> str:
-        """The database as a libpq string; starts the embedded server where no URL is set."""
+        """The database as a libpq string.
+
+        Where no URL is set the embedded server is started, and started again if it died.
+        """
         if self.settings.database_url is not None:
             return self.settings.database_url
         with self._lock:
             if self._embedded is None:
                 self._embedded = embedded.start(self.settings.embedded_dir)
+            self._embedded.ensure_running()
             return self._embedded.url
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[TupleRow]]:

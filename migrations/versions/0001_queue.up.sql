@@ -190,6 +190,8 @@ create table pgqueue.schedules (
   overlap text not null default 'queue',
   delay double precision not null default 0,
   max_attempts integer not null default 1,
+  -- Which of window_start, window_end and mode the task takes: the tick fills in just these.
+  window_parameters text[] not null default '{}',
   next_run_at timestamptz not null,
   last_run_at timestamptz,
   created_at timestamptz not null default pgqueue.clock_now(),

@@ -160,6 +160,7 @@ def _schedule_tables(metadata: MetaData) -> None:
         _required("overlap", Text(), "'queue'"),
         _required("delay", Double(), "0"),
         _required("max_attempts", Integer(), "1"),
+        _required("window_parameters", ARRAY(Text), "'{}'"),
         _required("next_run_at", _TIME),
         Column("last_run_at", _TIME),
         _required("created_at", _TIME, "clock_now()"),

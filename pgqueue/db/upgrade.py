@@ -13,10 +13,12 @@ from pathlib import Path
 import psycopg
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
+from pgqueue.db.pools import connect
 from pgqueue.db.version import found_revision
 from pgqueue.errors import ConfigError, SchemaTooNew
 from pgqueue.settings import Settings
@@ -41,18 +43,36 @@ def migration_text(migration: str, direction: str, schema: str | None) -> str:
     return rendered(file.read_text(encoding="utf-8"), schema or "pgqueue").replace(":", "\\:")
 
 
-def upgrade(settings: Settings, conninfo: str, to: str = "head") -> str | None:
-    """Move the schema up to `to`; returns the revision the database is at afterwards.
+def move(settings: Settings, conninfo: str, to: str = "head") -> str | None:
+    """Move the schema up or down to `to`; returns the revision it is at afterwards.
 
-    Safe to run from many processes at once: an advisory lock lets one work and the others find
-    nothing to do. Raises SchemaTooNew when the database is at a revision we do not know.
+    `base` drops everything of ours, data included. Safe to run from many processes at once: an
+    advisory lock lets one work and the others find nothing to do. Raises SchemaTooNew when the
+    database is at a revision we do not know, ConfigError when there is no revision `to`.
     """
-    return _move(settings, conninfo, "upgrade", to)
+    schema = settings.schema_name
+    config = _config(settings, conninfo)
+    connect(conninfo).close()  # the clear error, before the engine's
+    try:
+        if _is_below(config, to, _revision(conninfo, schema)):
+            command.downgrade(config, to)
+        else:
+            command.upgrade(config, to)
+    except CommandError as error:
+        found = _revision(conninfo, schema)
+        if found is not None and f"'{found}'" in str(error):
+            raise SchemaTooNew(schema, f"revision {found}") from None
+        raise ConfigError(f"cannot migrate to {to!r}: {error}") from None
+    return _revision(conninfo, schema)
 
 
-def downgrade(settings: Settings, conninfo: str, to: str) -> str | None:
-    """Move the schema down to `to` (`base` drops everything of ours, data included)."""
-    return _move(settings, conninfo, "downgrade", to)
+def _is_below(config: Config, to: str, found: str | None) -> bool:
+    if to == "base":
+        return True
+    if found is None or to == "head":
+        return False
+    ahead = ScriptDirectory.from_config(config).iterate_revisions(found, "base")
+    return any(script.revision == to for script in ahead if script.revision != found)
 
 
 def check(settings: Settings, conninfo: str) -> None:
@@ -71,25 +91,13 @@ def upgrade_sql(settings: Settings, to: str = "head") -> str:
     return output.getvalue()
 
 
-def _move(settings: Settings, conninfo: str, direction: str, to: str) -> str | None:
-    schema = settings.schema_name
-    try:
-        getattr(command, direction)(_config(settings, conninfo), to)
-    except CommandError as error:
-        found = _revision(conninfo, schema)
-        if found is not None and f"'{found}'" in str(error):
-            raise SchemaTooNew(schema, f"revision {found}") from None
-        raise ConfigError(f"cannot {direction} to {to!r}: {error}") from None
-    return _revision(conninfo, schema)
-
-
 def _revision(conninfo: str, schema: str) -> str | None:
     with psycopg.connect(conninfo) as connection:
         return found_revision(connection, schema)
 
 
 def _config(settings: Settings, conninfo: str | None) -> Config:
-    config = Config()
+    config = Config(stdout=io.StringIO())
     # By name, not by import: no room may import the migrations.
     spec = importlib.util.find_spec("pgqueue.migrations")
     if spec is None or not spec.submodule_search_locations:

@@ -18,7 +18,7 @@ from psycopg.rows import TupleRow
 from pgqueue.db.pools import connect
 from pgqueue.db.run import run
 from pgqueue.engine.rescue import beat
-from pgqueue.errors import DatabaseUnreachable
+from pgqueue.errors import PgQueueError
 from pgqueue.events import ConnectionLost, ConnectionRestored, LoopStalled, emit
 
 
@@ -78,7 +78,7 @@ class Heart:
         began = time.monotonic()
         try:
             alive = self._beat()
-        except (psycopg.Error, DatabaseUnreachable) as error:
+        except (psycopg.Error, PgQueueError) as error:
             self._missed(str(error))
         else:
             self._got_through(began)

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from pgqueue.db.pools import aconnect
 from pgqueue.db.run import Steps, arun
-from pgqueue.errors import DatabaseUnreachable
+from pgqueue.errors import PgQueueError
 from pgqueue.events import ConnectionLost, ConnectionRestored, emit
 
 T = TypeVar("T")
@@ -68,8 +68,8 @@ class Link:
         wait = FIRST_WAIT
         while True:
             try:
-                self._connection = await aconnect(self._conninfo())
-            except (DatabaseUnreachable, psycopg.OperationalError) as error:
+                self._connection = await aconnect(await asyncio.to_thread(self._conninfo))
+            except (PgQueueError, psycopg.Error) as error:
                 await self._lose(str(error))
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 wait = min(LONGEST_WAIT, wait * 2)

@@ -91,7 +91,8 @@ class Runner:
             return Settled(_failed(job, "payload-invalid", error))
         if task.signature.job_parameter:
             arguments[task.signature.job_parameter] = replace(job, _handle=running)
-        limit = asyncio.timeout(job.timeout)
+        # A job inserted by SQL or by a schedule carries no timeout of its own.
+        limit = asyncio.timeout(job.timeout or task.options.timeout)
         try:
             async with limit:
                 return await self._call(task, job, running, arguments)

@@ -6,12 +6,11 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from random import random
-from typing import Protocol
 
 from pgqueue.db.pools import Pools, connect
 from pgqueue.db.run import Statement, Steps, run
@@ -26,6 +25,8 @@ from pgqueue.events import (
     WorkerStopping,
     emit,
 )
+from pgqueue.schedule.store import Schedule, put_schedule
+from pgqueue.schedule.tick import tick
 from pgqueue.settings import Settings, described_target
 from pgqueue.tasks.registry import Registry
 from pgqueue.worker.hand import Hand
@@ -41,12 +42,6 @@ RECONCILE_EVERY = 10.0
 PARTITIONS_EVERY = 3600.0
 CANCEL_GRACE = 5.0
 """Seconds that cancelled handlers get to wind up before the process leaves without them."""
-
-
-class Ticker(Protocol):
-    """One pass of the scheduler, which returns how many jobs it made; see schedule/tick.py."""
-
-    def __call__(self) -> Steps[int]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +66,8 @@ class Worker:
         pools: Pools,
         sql: Mapping[str, str],
         conninfo: Callable[[], str],
-        ticker: Ticker | None,
+        schedules: Sequence[Schedule],
+        ticks: bool,
         options: WorkerOptions,
     ) -> None:
         self._tasks = tasks
@@ -79,7 +75,8 @@ class Worker:
         self._sql = sql
         self._conninfo = conninfo
         self._options = options
-        self._ticker = ticker
+        self._schedules = schedules
+        self._ticks = ticks
         self._concurrency = options.concurrency or settings.concurrency
         self._id = 0
         self._hand = Hand()
@@ -186,6 +183,8 @@ class Worker:
         with connect(self._conninfo()) as connection:
             check_version(connection, self._settings.schema_name)
             run(connection, _one(Statement(self._sql["make_partitions"])))
+            for schedule in self._schedules:
+                run(connection, put_schedule(self._sql, schedule))
             self._id = run(connection, self._registration())
 
     def _registration(self) -> Steps[int]:
@@ -246,7 +245,7 @@ class Worker:
             Duty("strays", RECONCILE_EVERY, self._hand_back_strays),
             Duty("partitions", PARTITIONS_EVERY, self._make_partitions),
         ]
-        if self._ticker is not None:
+        if self._ticks:
             duties.append(Duty("tick", settings.poll_interval, self._tick))
         return duties
 
@@ -268,7 +267,8 @@ class Worker:
         await self._upkeep_link.execute(_one(Statement(self._sql["make_partitions"])))
 
     async def _tick(self) -> None:
-        if self._ticker is not None and await self._upkeep_link.execute(self._ticker()) > 0:
+        ticked = await self._upkeep_link.execute(tick(self._sql))
+        if ticked.jobs:
             self._claims.wake()
 
     # -- Body: what the heart asks and tells, from its thread ------------------------

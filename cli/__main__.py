@@ -1,0 +1,5 @@
+"""`python -m pgqueue.cli` is `pgq`."""
+
+from .main import main
+
+main()

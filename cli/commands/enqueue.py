@@ -1,0 +1,63 @@
+"""pgq enqueue."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from ..common import AppOption, JsonOption, load_app, parsed_json, print_json
+
+
+def enqueue(
+    task: Annotated[str, typer.Argument(help="The task's name, such as run-window.")],
+    payload: Annotated[str, typer.Argument(help="Its arguments as a JSON object.")] = "{}",
+    queue: Annotated[str | None, typer.Option(help="Another queue than the task's.")] = None,
+    priority: Annotated[int | None, typer.Option(help="0 to 9, higher first.")] = None,
+    run_at: Annotated[
+        str | None, typer.Option(help="Not before this time, ISO 8601 with zone.")
+    ] = None,
+    delay: Annotated[float | None, typer.Option(help="Not before so many seconds.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose work it is.")] = None,
+    unique_key: Annotated[
+        str | None, typer.Option(help="Where a live job has this key, nothing is inserted.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
+    app: AppOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Insert a job.
+
+    Example: pgq enqueue send-welcome '{"user_id": 1}' --priority 8
+    """
+    pgq = load_app(app)
+    given = {
+        "queue": queue,
+        "priority": priority,
+        "run_at": _instant(run_at),
+        "delay": delay,
+        "tenant": tenant,
+        "unique_key": unique_key,
+        "tags": tag,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    job = pgq.enqueue(task, parsed_json(payload, "the payload"), **options)
+    pgq.close()
+    if json:
+        print_json({"id": job.id, "task": job.task, "queue": job.queue, "state": job.state})
+    else:
+        typer.echo(f"job {job.id}: {job.task} in queue {job.queue}")
+
+
+def _instant(text: str | None) -> datetime | None:
+    from pgqueue.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"--run-at {text!r} is not a time: use ISO 8601 with zone, 2030-01-31T08:00:00+01:00"
+        ) from None

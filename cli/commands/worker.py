@@ -1,0 +1,60 @@
+"""pgq worker."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..common import AppOption, load_app
+
+
+def worker(
+    concurrency: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many jobs run at once; PGQUEUE_CONCURRENCY, else 10."),
+    ] = None,
+    queue: Annotated[
+        list[str] | None, typer.Option(help="Take from this queue only; may be repeated.")
+    ] = None,
+    burst: Annotated[bool, typer.Option("--burst", help="End when nothing due is left.")] = False,
+    app: AppOption = None,
+    no_scheduler: Annotated[
+        bool, typer.Option("--no-scheduler", help="Do not tick schedules.")
+    ] = False,
+    shutdown_timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds that running jobs get to end after SIGTERM."),
+    ] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Start again when code in this folder changes.")
+    ] = False,
+    wait_for_db: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for the database at start.")
+    ] = 0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Claim jobs and run them until told to stop.
+
+    SIGTERM or Ctrl-C: claim nothing new, let running jobs end within the shutdown timeout, hand
+    back the rest without costing an attempt. A second signal leaves at once.
+
+    Example: pgq worker --concurrency 4 --queue email --app shop.jobs:pgq
+    """
+    if reload:
+        from ..reload import run_reloading
+
+        run_reloading()
+        return
+    from ..serving import run_worker
+
+    run_worker(
+        load_app(app),
+        log_level=log_level,
+        wait_for_db=wait_for_db,
+        queues=tuple(queue or ()),
+        concurrency=concurrency,
+        burst=burst,
+        scheduler=not no_scheduler,
+        shutdown_timeout=shutdown_timeout,
+    )

@@ -1,0 +1,104 @@
+"""Turns events into log lines: all the wording of the engine stands here.
+
+JSON where nobody watches (stderr is no terminal), readable where somebody does. Completed jobs are
+logged at debug: at thousands a second a line each would cost more than the jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+
+from pgqueue import events
+from pgqueue.events import Event
+
+Line = tuple[str, str]
+"""Level and message."""
+
+
+def configure(level: str = "info") -> None:
+    """Send structlog and standard logging to stderr, and every event of pgqueue with them."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    tty = sys.stderr.isatty()
+    renderer: Any = structlog.dev.ConsoleRenderer() if tty else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=number, handlers=[_StandardLogs()], force=True)
+    events.subscribe(log_event)
+
+
+class _StandardLogs(logging.Handler):
+    """Standard logging, ours and the libraries', in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(logger=record.name)
+        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
+
+
+def log_event(event: Event) -> None:
+    """Write one event; kinds without a wording here are not logged."""
+    wording = _WORDINGS.get(type(event))
+    if wording is None:
+        return
+    level, message = wording(event)
+    facts = {name: value for name, value in asdict(event).items() if value is not None}
+    if isinstance(facts.get("error"), str):
+        facts |= _short_error(facts.pop("error"))
+    getattr(structlog.get_logger(), level)(message, **facts)
+
+
+def _short_error(error: str) -> dict[str, Any]:
+    described = json.loads(error)
+    return {name: described[name] for name in ("reason", "type", "message") if name in described}
+
+
+def _ended(event: Any) -> Line:
+    level = {"completed": "debug", "cancelled": "info"}.get(event.state, "error")
+    return level, f"job {event.state}"
+
+
+_WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
+    events.WorkerStarted: lambda _: ("info", "worker started"),
+    events.WorkerStopping: lambda _: ("info", "worker is stopping"),
+    events.WorkerStopped: lambda _: ("info", "worker stopped"),
+    events.WorkerFenced: lambda _: (
+        "error",
+        "worker could not prove that it lives and stopped its handlers",
+    ),
+    events.LoopStalled: lambda _: (
+        "warning",
+        "a handler blocks the event loop: use a sync function or a thread for such work",
+    ),
+    events.JobStarted: lambda _: ("debug", "job started"),
+    events.JobEnded: _ended,
+    events.JobRequeued: lambda event: (
+        "warning" if event.error else "info",
+        "job failed and will be tried again" if event.error else "job put back",
+    ),
+    events.LeasesLost: lambda _: ("warning", "endings came too late: the leases were lost"),
+    events.StraysHandedBack: lambda _: ("warning", "claims without a reply were handed back"),
+    events.JobsRescued: lambda _: ("warning", "jobs of a dead worker were taken back"),
+    events.ConnectionLost: lambda _: ("warning", "database connection lost, reconnecting"),
+    events.ConnectionRestored: lambda _: ("info", "database connection restored"),
+    events.DutyFailed: lambda _: ("error", "a duty failed and is tried again at its next turn"),
+    events.ScheduleTicked: lambda event: (
+        "info" if event.windows else "debug",
+        "schedule ticked",
+    ),
+    events.ScheduleFailed: lambda _: ("error", "a schedule cannot be ticked"),
+}
