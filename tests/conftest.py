@@ -15,7 +15,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from pgqueue import embedded
+from pgqueue import PgQueue, embedded
+from pgqueue.db import upgrade
+from pgqueue.settings import normalised_url, read_settings
 
 # A machine that loses power in the middle of a test run has lost nothing but the test run.
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off"}
@@ -46,6 +48,37 @@ def empty_database(server_url: str) -> Iterator[str]:
         yield _with_database(server_url, name)
     finally:
         _run(server_url, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def template_database(server_url: str) -> Iterator[str]:
+    """The name of a migrated database that others are copied from."""
+    name = f"template_{secrets.token_hex(6)}"
+    _run(server_url, sql.SQL("create database {}").format(sql.Identifier(name)))
+    url = _with_database(server_url, name)
+    upgrade.move(read_settings(database_url=url), normalised_url(url))
+    yield name
+    _run(server_url, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database(server_url: str, template_database: str) -> Iterator[str]:
+    """The URL of a fresh, migrated database."""
+    name = f"test_{secrets.token_hex(6)}"
+    statement = sql.SQL("create database {} template {}")
+    _run(server_url, statement.format(sql.Identifier(name), sql.Identifier(template_database)))
+    try:
+        yield _with_database(server_url, name)
+    finally:
+        _run(server_url, sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def pgq(database: str) -> Iterator[PgQueue]:
+    """An app of its own on a fresh, migrated database."""
+    app = PgQueue(database)
+    yield app
+    app.close()
 
 
 def _run(url: str, statement: sql.Composed) -> None:
