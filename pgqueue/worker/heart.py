@@ -19,7 +19,7 @@ from pgqueue.db.pools import connect
 from pgqueue.db.run import run
 from pgqueue.engine.rescue import beat
 from pgqueue.errors import PgQueueError
-from pgqueue.events import ConnectionLost, ConnectionRestored, LoopStalled, emit
+from pgqueue.events import ConnectionLost, ConnectionRestored, DutyFailed, LoopStalled, emit
 
 
 class Body(Protocol):
@@ -55,6 +55,7 @@ class Heart:
         self._last_beat = time.monotonic()
         self._lost_at: float | None = None
         self._fenced = False
+        self._deciding = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pgqueue-heart", daemon=True)
 
@@ -69,7 +70,11 @@ class Heart:
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
-            self.beat_once()
+            try:
+                self.beat_once()
+            except Exception as error:  # noqa: BLE001 - told; a heart that dies takes live work along
+                emit(DutyFailed("heart", f"{type(error).__name__}: {error}"))
+                self._missed(str(error))
         if self._connection is not None:
             self._connection.close()
 
@@ -100,8 +105,9 @@ class Heart:
         if self._lost_at is not None:
             emit(ConnectionRestored("heart", time.monotonic() - self._lost_at))
             self._lost_at = None
-        if self._fenced:
-            self._fenced = False
+        with self._deciding:
+            was_fenced, self._fenced = self._fenced, False
+        if was_fenced:
             self._body.unfence()
 
     def _missed(self, reason: str) -> None:
@@ -110,7 +116,14 @@ class Heart:
         if self._lost_at is None:
             self._lost_at = time.monotonic()
             emit(ConnectionLost("heart", reason.strip()))
+        self.check()
+
+    def check(self) -> None:
+        """Fence the worker if the last beat is too old; asked from outside, too, since a beat
+        that hangs in a dead connection cannot say so itself."""
         silent = time.monotonic() - self._last_beat
-        if silent >= self._fence_after and not self._fenced:
+        with self._deciding:
+            if silent < self._fence_after or self._fenced:
+                return
             self._fenced = True
-            self._body.fence(silent)
+        self._body.fence(silent)

@@ -145,6 +145,9 @@ class ClaimLoop:
 
     async def _round(self) -> None:
         now = time.monotonic()
+        # What was in hand before the look may have enqueued more than the look could see.
+        was_empty = self._hand.is_empty
+        self._found_nothing = False
         if self._hand.waiting and now - self._took_at > KEEP_WAITING:
             self._give_up_waiting()
         if self._may_claim() and now >= self._next_poll:
@@ -152,8 +155,10 @@ class ClaimLoop:
         room = self._room() if self._may_claim() and self._has_more else 0
         if room > 0 or self._hand.ended:
             await self._write_and_claim(min(room, BATCH))
-        if self._found_nothing and self._hand.is_empty:
+        if was_empty and self._found_nothing:
             self.idle.set()
+        elif not was_empty and self._hand.is_empty:
+            self._next_poll = 0.0
 
     async def _write_and_claim(self, room: int) -> None:
         began = time.monotonic()
@@ -197,8 +202,8 @@ class ClaimLoop:
             except psycopg.errors.CheckViolation:
                 # No partition for today, so nothing could be finished: make it and try again.
                 await self._link.execute(_one(Statement(self._sql["make_partitions"])))
-            except psycopg.DataError:
-                if not outcomes:
+            except psycopg.Error as error:
+                if not outcomes or not _is_poison(error):
                     raise
                 written = await self._write_apart(outcomes)
                 claimed, _ = await self._attempt((), lanes, room)
@@ -231,7 +236,9 @@ class ClaimLoop:
         """Write a batch that Postgres refuses, split down to the culprit, which fails instead."""
         try:
             _, written = await self._attempt(outcomes, (), 0)
-        except psycopg.DataError as error:
+        except psycopg.Error as error:
+            if not _is_poison(error):
+                raise
             if len(outcomes) == 1:
                 return await self._write_refused(outcomes[0], error)
             half = len(outcomes) // 2
@@ -332,6 +339,14 @@ class Pace:
             return
         self._per_second += min(1.0, elapsed) * (self._ended / elapsed - self._per_second)
         self._since, self._ended = now, 0
+
+
+def _is_poison(error: psycopg.Error) -> bool:
+    """Whether a value in the batch is to blame (data, integrity, a limit of the program).
+
+    A full disk or a read-only standby is nobody's fault: the batch is kept and tried again.
+    """
+    return (error.sqlstate or "")[:2] in {"22", "23", "54"}
 
 
 def _settled(job: Job, handler: asyncio.Task[Settled | None]) -> Settled | None:

@@ -40,6 +40,7 @@ from pgqueue.worker.upkeep import Duty, Upkeep
 
 RECONCILE_EVERY = 10.0
 PARTITIONS_EVERY = 3600.0
+WATCH_EVERY = 0.5
 CANCEL_GRACE = 5.0
 """Seconds that cancelled handlers get to wind up before the process leaves without them."""
 
@@ -171,7 +172,8 @@ class Worker:
     async def _watch_loop(self) -> None:
         while True:
             self._loop_seen = time.monotonic()
-            await asyncio.sleep(0.5)
+            self._heart.check()
+            await asyncio.sleep(WATCH_EVERY)
 
     # -- coming and going --------------------------------------------------------
 
