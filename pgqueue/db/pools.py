@@ -59,8 +59,10 @@ async def aconnect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
 
 
 def _unreachable(conninfo: str, error: psycopg.OperationalError) -> DatabaseUnreachable:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return DatabaseUnreachable(described_target(conninfo), lines[-1] if lines else "no answer")
+    # The first line names the cause behind its last "failed: "; what follows is libpq's advice.
+    first = next((line for line in str(error).splitlines() if line.strip()), "no answer")
+    reason = first.rpartition("failed: ")[2].removeprefix("FATAL:").strip()
+    return DatabaseUnreachable(described_target(conninfo), reason)
 
 
 def _tune(connection: psycopg.Connection[Any]) -> None:
