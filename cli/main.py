@@ -6,6 +6,7 @@ Commands import what they need when they run: `pgq --help` stays quick.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from .commands import enqueue, migrate, schedule, worker
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 app = typer.Typer(
     name="pgq",
@@ -53,10 +56,12 @@ def root(
 
 def main() -> None:
     """The entry point: no traceback reaches a person, unless PGQUEUE_DEBUG asks for it."""
+    # An ordinary exit, so that the embedded server is left properly; a worker has its own way.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))
     try:
         app()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has left; what it wanted to see it saw.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

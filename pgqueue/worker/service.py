@@ -38,6 +38,7 @@ from pgqueue.worker.runner import Runner
 from pgqueue.worker.shutdown import on_signals
 from pgqueue.worker.upkeep import Duty, Upkeep
 
+ALL_QUEUES = ("*",)
 RECONCILE_EVERY = 10.0
 PARTITIONS_EVERY = 3600.0
 WATCH_EVERY = 0.5
@@ -204,7 +205,7 @@ class Worker:
         emit(
             WorkerStarted(
                 worker_id=self._id,
-                queues=self._options.queues,
+                queues=self._options.queues or ALL_QUEUES,
                 concurrency=self._concurrency,
                 tasks=tuple(self._tasks.names()),
                 database=described_target(self._conninfo()),
