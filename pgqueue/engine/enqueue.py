@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 from typing import Any
 
 from pgqueue.db.run import Statement, Steps
@@ -85,7 +86,8 @@ def _array_literal(texts: Sequence[str]) -> str:
 
 
 def _inserted(new: NewJob, row: tuple[Any, ...]) -> Job:
-    job_id, state, run_at, scheduled_at, created_at = row
+    job_id, state, *times = row
+    run_at, scheduled_at, created_at = (time.astimezone(UTC) for time in times)
     return Job(
         id=job_id,
         task=new.task,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from pgqueue.db.run import Statement, Steps
@@ -13,6 +14,8 @@ from pgqueue.job import Job, State
 def job_of_row(row: tuple[Any, ...]) -> Job:
     """The Job of a row with the columns of `find_job`, in that order."""
     job_id, task, queue, priority, state, payload, tenant, tags, *rest = row
+    # The driver gives times in the session's zone; a Job's are in UTC.
+    rest = [value.astimezone(UTC) if isinstance(value, datetime) else value for value in rest]
     return Job(job_id, task, queue, priority, State(state), payload, tenant, tuple(tags), *rest)
 
 

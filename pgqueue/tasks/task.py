@@ -17,6 +17,9 @@ from pgqueue.tasks.payload import Signature, signature_of
 
 R = TypeVar("R")
 
+UNIQUE_KEY_LIMIT = 2_000
+"""Bytes of a unique key: an index entry holds 2,704."""
+
 
 class Sender(Protocol):
     """Who brings new jobs into the database; the app is one."""
@@ -43,24 +46,44 @@ class Options:
 
     def __post_init__(self) -> None:
         checked_queue(self.queue)
-        if isinstance(self.priority, bool) or self.priority not in range(10):
+        if type(self.priority) is not int or self.priority not in range(10):
             raise ConfigError(f"priority {self.priority!r} is not valid: 0 to 9, higher first")
-        if self.run_at is not None and self.run_at.tzinfo is None:
+        if not isinstance(self.run_at, datetime | None):
+            raise ConfigError(f"run_at {self.run_at!r} is not valid: use an aware datetime")
+        if self.run_at is not None and self.run_at.utcoffset() is None:
             raise ConfigError(
                 f"run_at {self.run_at.isoformat()} has no time zone: use an aware datetime"
             )
-        if not math.isfinite(self.delay_seconds) or self.delay_seconds < 0:
+        if not _is_seconds(self.delay_seconds):
             raise ConfigError(f"delay {self.delay!r} is not valid: 0 seconds or more")
         if self.run_at is not None and self.delay_seconds:
             raise ConfigError("run_at and delay exclude each other: give one of them")
-        if self.timeout is not None and not 0 < self.timeout < math.inf:
+        if self.timeout is not None and (not _is_seconds(self.timeout) or self.timeout == 0):
             raise ConfigError(f"timeout {self.timeout!r} is not valid: more than 0 seconds")
+        for name, text in (("tenant", self.tenant), ("unique_key", self.unique_key)):
+            if text is not None:
+                _check_text(name, text)
+        if self.unique_key is not None and len(self.unique_key.encode()) > UNIQUE_KEY_LIMIT:
+            size = len(self.unique_key.encode())
+            raise ConfigError(f"unique_key has {size} bytes, and {UNIQUE_KEY_LIMIT} is the most")
 
     @property
     def delay_seconds(self) -> float:
-        if isinstance(self.delay, timedelta):
-            return self.delay.total_seconds()
-        return float(self.delay)
+        return self.delay.total_seconds() if isinstance(self.delay, timedelta) else self.delay
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+
+
+def _check_text(name: str, text: Any) -> None:
+    """Raises ConfigError unless `text` is a string that Postgres can store."""
+    try:
+        storable = isinstance(text, str) and b"\x00" not in text.encode()
+    except UnicodeEncodeError:
+        storable = False
+    if not storable:
+        raise ConfigError(f"{name} {text!r} is not valid: text without NUL or lone surrogates")
 
 
 _OPTION_NAMES = frozenset(Options.__dataclass_fields__)
@@ -78,8 +101,12 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
 
 
 def _tags(tags: Any) -> tuple[str, ...]:
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+    is_list = isinstance(tags, Iterable) and not isinstance(tags, str)
+    tags = tuple(tags) if is_list else tags
+    if not is_list or not all(isinstance(tag, str) for tag in tags):
         raise ConfigError(f"tags {tags!r} are not valid: a list of strings")
+    for tag in tags:
+        _check_text("tag", tag)
     return tuple(tags)
 
 
