@@ -44,9 +44,7 @@ class Signature:
             payload: dict[str, Json] = self.adapter.dump_python(
                 valid, mode="json", by_alias=True, round_trip=True
             )
-            # pydantic writes null for NaN and infinity, without a word.
-            if "null" in storable_json(payload) and _holds_non_finite(valid):
-                raise NotStorable("holds NaN or infinity, which JSON does not know")
+            _check_storable(payload, valid)
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
         except (PydanticSerializationError, NotStorable, UnicodeError) as error:
@@ -60,6 +58,8 @@ class Signature:
             return self.adapter.validate_json(storable_json(payload))
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
+        except NotStorable as error:  # jsonb holds 1e999, a float does not
+            raise PayloadInvalid(self.task, [("payload", str(error))]) from None
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > len(self.positional):
@@ -139,6 +139,12 @@ def _adapter(task: str, taken: dict[str, Any], *, open_ended: bool) -> TypeAdapt
         return TypeAdapter(payload)
     except PydanticSchemaGenerationError as error:
         raise ConfigError(f"task {task!r}: {str(error).splitlines()[0]}") from None
+
+
+def _check_storable(payload: Mapping[str, Json], valid: Mapping[str, Any]) -> None:
+    # pydantic writes null for NaN and infinity, without a word.
+    if "null" in storable_json(payload) and _holds_non_finite(valid):
+        raise NotStorable("holds NaN or infinity, which JSON does not know")
 
 
 def _holds_non_finite(value: Any) -> bool:

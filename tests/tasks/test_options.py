@@ -81,7 +81,8 @@ def noop(pgq: PgQueue) -> Task[None]:
     ],
     ids=lambda given: str(given)[:40],
 )
-def test_a_bad_option_is_refused(noop: Task[None], options: dict[str, Any], message: str) -> None:
+def test_a_bad_option_is_refused(options: dict[str, Any], message: str) -> None:
+    noop = PgQueue("postgresql://nobody@nowhere/nothing").task(name="noop")(lambda: None)
     with pytest.raises(ConfigError) as refused:
         noop.using(**options)
     assert str(refused.value) == message
