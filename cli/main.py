@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import enqueue, migrate, schedule, worker
+from .commands import demo, enqueue, inbox, migrate, schedule, sources, topics, worker
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -27,6 +27,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(demo.demo)
+app.command("inbox")(inbox.inbox)
+app.add_typer(topics.app, name="topics")
+app.add_typer(sources.app, name="sources")
 app.command("worker")(worker.worker)
 app.command("migrate")(migrate.migrate)
 app.command("enqueue")(enqueue.enqueue)
