@@ -30,6 +30,9 @@ from pgqueue.tasks.task import Options, Task, changed
 from pgqueue.version import __version__
 from pgqueue.worker.service import Worker, WorkerOptions
 
+# The second where a statement begins with a function of ours.
+_NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -269,7 +272,7 @@ class PgQueue:
                 return run(borrowed(connection), steps)
             with self.pools.connection() as own:
                 return run(own, steps)
-        except psycopg.errors.UndefinedTable:
+        except _NO_TABLES:
             raise NotMigrated(self.settings.schema_name) from None
 
     async def _arun(self, steps: Steps[T], connection: Any) -> T:
@@ -278,5 +281,5 @@ class PgQueue:
                 return await arun(await aborrowed(connection), steps)
             async with self.pools.aconnection() as own:
                 return await arun(own, steps)
-        except psycopg.errors.UndefinedTable:
+        except _NO_TABLES:
             raise NotMigrated(self.settings.schema_name) from None
