@@ -16,7 +16,15 @@ from contextlib import suppress
 import psycopg
 
 from pgqueue.db.run import Batch, Rows, Statement, Steps
-from pgqueue.engine.claim import Claimed, Lane, claim_jobs, claimed_of_rows, find_lanes, new_lease
+from pgqueue.engine.claim import (
+    NO_SEQSCAN,
+    Claimed,
+    Lane,
+    claim_jobs,
+    claimed_of_rows,
+    find_lanes,
+    new_lease,
+)
 from pgqueue.engine.finish import Written, outcome_statements, written_of_rows
 from pgqueue.events import DutyFailed, JobsClaimed, LeasesLost, emit
 from pgqueue.job import Ended, Job, Outcome, Requeued, State, storable_json
@@ -37,8 +45,6 @@ KEEP_WAITING = 1.0
 RETRIED = 3
 """How often a round that lost a deadlock or a serialization race is tried again."""
 
-# A small table would be read whole, and that plan kept after it has grown.
-_NO_SEQSCAN = Statement("set local enable_seqscan = off")
 # A lost claim is only a job that runs later; what has ended is always durable.
 _ASYNC_COMMIT = Statement("set local synchronous_commit = off")
 
@@ -214,7 +220,7 @@ class ClaimLoop:
         self, outcomes: Sequence[Outcome], lanes: Sequence[Lane], room: int
     ) -> tuple[Claimed, Written]:
         lease = new_lease()
-        before = [_NO_SEQSCAN] if outcomes else [_NO_SEQSCAN, _ASYNC_COMMIT]
+        before = [NO_SEQSCAN] if outcomes else [NO_SEQSCAN, _ASYNC_COMMIT]
         writes = outcome_statements(self._sql, outcomes)
         claims = [self._claim(lanes, lease, room)] if lanes else []
         self._hand.leases_in_flight.add(lease)
