@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import demo, enqueue, inbox, migrate, schedule, sources, topics, worker
+from .commands import demo, enqueue, inbox, migrate, schedule, sources, topics, up, worker
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -31,7 +31,8 @@ app.command("demo")(demo.demo)
 app.command("inbox")(inbox.inbox)
 app.add_typer(topics.app, name="topics")
 app.add_typer(sources.app, name="sources")
-app.command("worker")(worker.worker)
+app.command("up")(up.up)
+app.add_typer(worker.app, name="worker")
 app.command("migrate")(migrate.migrate)
 app.command("enqueue")(enqueue.enqueue)
 app.add_typer(schedule.app, name="schedule")

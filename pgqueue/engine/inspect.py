@@ -25,3 +25,9 @@ def get_job(sql: Mapping[str, str], job_id: int) -> Steps[Job]:
     if not rows:
         raise JobNotFound(job_id)
     return job_of_row(rows[0])
+
+
+def find_live_workers(sql: Mapping[str, str], host: str, timeout: float) -> Steps[list[int]]:
+    """Process ids of the workers on `host` whose last beat is younger than `timeout` seconds."""
+    rows = yield Statement(sql["find_live_workers"], {"host": host, "timeout": timeout})
+    return [pid for _, pid in rows]

@@ -14,7 +14,11 @@ from project.places import ROOT
 
 TREE = commands()
 PATHS = [path for path, _, _ in TREE]
-RUNNABLE = {path: command for path, command, _ in TREE if not getattr(command, "commands", None)}
+RUNNABLE = {
+    path: command
+    for path, command, _ in TREE
+    if getattr(command, "invoke_without_command", True)  # a group that runs by itself counts
+}
 HEAVY = ("sqlalchemy", "alembic", "numpy", "fastapi")
 
 
