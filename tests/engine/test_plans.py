@@ -15,7 +15,7 @@ from pgqueue.engine.finish import outcome_statements
 from pgqueue.engine.rescue import Sql
 from pgqueue.job import Ended, Requeued, State
 
-MANY = 30_000
+MANY = 10_000
 STALE = ("empty", "all running", "none", "one page")
 
 
