@@ -50,9 +50,10 @@ def migrate(pgq: PgQueue) -> None:
 
     So an older container that restarts in the middle of a rolling deploy comes up again.
     """
+    # Before its import: it tells of every plugin.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from pgqueue.db import upgrade
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     schema = pgq.settings.schema_name
     try:
         revision = upgrade.move(pgq.settings, pgq.conninfo())
