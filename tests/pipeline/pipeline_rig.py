@@ -105,17 +105,18 @@ class Reply:
 
 
 class Site:
-    """A web server on this machine: one reply for every path, and what it was asked."""
+    """A web server on this machine: one reply for all paths but those in `replies`."""
 
     def __init__(self) -> None:
         self.reply = Reply()
+        self.replies: dict[str, Reply] = {}
         self.asked: list[dict[str, str]] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 site.asked.append({"path": self.path, **dict(self.headers.items())})
-                reply = site.reply
+                reply = site.replies.get(self.path, site.reply)
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
