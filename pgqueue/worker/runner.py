@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import math
 import random
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +33,9 @@ RESULT_LIMIT = 1_000_000
 MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 16_000
 """Characters that are kept of an error; of a traceback the end, where the cause stands."""
+
+LONGEST_WAIT = 100 * 366 * 86_400
+"""Seconds that a handler may ask for: what the database can add to a time, and to spare."""
 
 DATABASE_AWAY_WAIT = 1.0
 """Seconds before a job comes again whose connection broke under it."""
@@ -87,7 +91,7 @@ class Runner:
         task = self._tasks.get(job.task)
         try:
             arguments = task.signature.arguments(job.payload)
-        except PayloadInvalid as error:
+        except Exception as error:  # noqa: BLE001 - a type's own validator may raise anything
             return Settled(_failed(job, "payload-invalid", error))
         if task.signature.job_parameter:
             arguments[task.signature.job_parameter] = replace(job, _handle=running)
@@ -98,8 +102,8 @@ class Runner:
                 return await self._call(task, job, running, arguments)
         except LeaseLost:
             raise
-        # SystemExit, too: a handler that calls sys.exit() fails, and the worker goes on.
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - recorded
+        # sys.exit() and exception groups, too: the handler fails, and the worker goes on.
+        except BaseException as error:  # noqa: BLE001 - recorded
             reason = "timeout" if limit.expired() else "exception"
             return Settled(_of_error(task, job, running, reason, error))
 
@@ -141,9 +145,9 @@ class Runner:
     async def _in_thread(self, running: RunningJob, call: functools.partial[Any]) -> Any:
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._threads, context.run, call)
+        future = loop.run_in_executor(self._threads, context.run, _carried, call)
         try:
-            return await asyncio.shield(future)
+            value, error = await asyncio.shield(future)
         except asyncio.CancelledError:
             # A thread cannot be stopped, only told; whatever it still does is fenced by the lease.
             running.stop()
@@ -151,11 +155,26 @@ class Runner:
                 self.lingering.add(future)
                 future.add_done_callback(self._ended_late)
             raise
+        if error is not None:
+            raise error
+        return value
 
     def _ended_late(self, future: asyncio.Future[Any]) -> None:
         self.lingering.discard(future)
         if not future.cancelled():
             future.exception()  # looked at, so that asyncio does not report it as forgotten
+
+
+def _carried(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """What a thread's call gave, its error as a value.
+
+    An asyncio Future refuses StopIteration and would never be done; KeyboardInterrupt in one ends
+    the event loop.
+    """
+    try:
+        return call(), None
+    except BaseException as error:  # noqa: BLE001 - raised again on the loop
+        return None, error
 
 
 def _lease(job: Job) -> int:
@@ -174,7 +193,11 @@ def _completed(job: Job, value: Any) -> Ended:
         raise value
     if value is None:
         return Ended(job.id, _lease(job), State.COMPLETED)
-    result = storable_json(to_jsonable_python(value, inf_nan_mode="constants"), limit=RESULT_LIMIT)
+    try:
+        plain = to_jsonable_python(value, inf_nan_mode="constants")
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise NotStorable(f"not JSON: {error}") from None
+    result = storable_json(plain, limit=RESULT_LIMIT)
     return Ended(job.id, _lease(job), State.COMPLETED, result)
 
 
@@ -189,7 +212,7 @@ def _of_error(
         return Requeued(job.id, running.lease, uncounted=1)
     if isinstance(error, Verdict):
         return _of_verdict(job, error)
-    if isinstance(error, NotStorable | PydanticSerializationError):
+    if isinstance(error, NotStorable):
         return _failed(job, "bad-result", error)
     if running.database_lost:
         return Requeued(job.id, running.lease, DATABASE_AWAY_WAIT, uncounted=1)
@@ -206,6 +229,11 @@ def _after_failure(task: Task[Any], job: Job, reason: str, error: BaseException)
 def _of_verdict(job: Job, verdict: Verdict) -> Outcome:
     lease = _lease(job)
     match verdict:
+        case Snooze(seconds=seconds) | RetryAfter(seconds=seconds) if not _is_wait(seconds):
+            wrong = ValueError(
+                f"{type(verdict).__name__}({seconds!r}): seconds, at most {LONGEST_WAIT:,}"
+            )
+            return _failed(job, "exception", wrong)
         case Snooze(seconds=seconds):
             return Requeued(job.id, lease, max(0.0, seconds), uncounted=1)
         case RetryAfter(seconds=seconds) if job.attempt < job.max_attempts:
@@ -218,6 +246,10 @@ def _of_verdict(job: Job, verdict: Verdict) -> Outcome:
             return _failed(job, "fail", verdict)
         case _:
             return _failed(job, "retry-after", verdict)
+
+
+def _is_wait(seconds: Any) -> bool:
+    return isinstance(seconds, int | float) and math.isfinite(seconds) and seconds <= LONGEST_WAIT
 
 
 def _described(job: Job, reason: str, error: BaseException) -> str:
