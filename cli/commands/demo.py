@@ -80,10 +80,12 @@ def _play(pgq: PgQueue, progress: Progress, *, live: bool) -> tuple[Any, list[di
 def _work(pgq: PgQueue, plan: Demo, progress: Progress) -> dict[str, Any]:
     """Run a worker until the window has its digest, made here or by another process."""
     from pgqueue.errors import PgQueueError
-    from pgqueue.pipeline.demo import finished_digest
+    from pgqueue.pipeline.demo import check_job, due_job, find_demo_digest
 
-    give_up = time.monotonic() + PATIENCE
-    while (digest := finished_digest(pgq, plan)) is None:
+    give_up, job_id = time.monotonic() + PATIENCE, 0
+    while (digest := find_demo_digest(pgq, plan)) is None:
+        job_id = job_id or due_job(pgq, plan)
+        check_job(pgq, plan, job_id)
         if time.monotonic() > give_up:
             raise PgQueueError(
                 f"the window is not done after {PATIENCE:g} s; a worker goes on with it: "

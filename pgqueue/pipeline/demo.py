@@ -18,7 +18,7 @@ from pgqueue.pipeline.samples import (
     SAMPLE_TOPIC,
     write_samples,
 )
-from pgqueue.pipeline.store import Row, desk
+from pgqueue.pipeline.store import FIRST_USER, Row, desk
 from pgqueue.pipeline.topics import (
     WINDOW_TIMES,
     add_source,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 LIVE_TOPIC = f"{SAMPLE_TOPIC} (live)"
 _OVER = ("failed", "cancelled", "lost")
+"""How a window's job ends without a digest; `lost` when its row was deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +94,39 @@ def sample_folder(pgq: PgQueue) -> Path:
     return Path(data) / "pgqueue" / "samples"
 
 
-def finished_digest(pgq: PgQueue, demo: Demo) -> Row | None:
-    """The window's digest, or None while it is being made; raises PgQueueError when it failed."""
-    digest = find_digest(pgq, topic=str(demo.topic_id), window_end=demo.window_end)
-    if digest is not None:
-        return digest
+def due_job(pgq: PgQueue, demo: Demo) -> int:
+    """The id of the job that makes the window's digest.
+
+    After the tick that is the schedule's. Where that one is over without a digest, as after a
+    failure in an earlier run, it is a new one: a window is scheduled only once.
+    """
     with desk(pgq) as at:
-        job = at.first("window_job", schedule=demo.schedule, window_end=demo.window_end)
-    if job is None or job["state"] in _OVER:
-        state = "was never enqueued" if job is None else f"has {job['state']}: job {job['job_id']}"
-        raise PgQueueError(f"the demo's window {state}; `pgq worker` shows why when it runs again")
-    return None
+        found = at.first("window_job", schedule=demo.schedule, window_end=demo.window_end)
+    if found is not None and found["job_id"] is not None and found["state"] not in _OVER:
+        return int(found["job_id"])
+    payload = {
+        "user_id": FIRST_USER,
+        "topic_id": demo.topic_id,
+        "window_start": demo.window_start,
+        "window_end": demo.window_end,
+    }
+    return pgq.enqueue("run-window", payload).id
+
+
+def find_demo_digest(pgq: PgQueue, demo: Demo) -> Row | None:
+    """The window's digest, or None while there is none."""
+    return find_digest(pgq, topic=str(demo.topic_id), window_end=demo.window_end)
+
+
+def check_job(pgq: PgQueue, demo: Demo, job_id: int) -> None:
+    """Raise PgQueueError, with the window's own reason, when the job has ended in vain."""
+    state = pgq.get_job(job_id).state
+    if state not in _OVER:
+        return
+    with desk(pgq) as at:
+        row = at.first("window_error", topic_id=demo.topic_id, window_end=demo.window_end)
+    reason = row["error"] if row is not None and row["error"] else "no reason was noted"
+    raise PgQueueError(f"the window was not done: job {job_id} has {state}: {reason}")
 
 
 def _topic(pgq: PgQueue, name: str) -> Demo:

@@ -58,7 +58,7 @@ def test_a_server_that_asks_for_time_gets_it(web_rig: Rig, site: Site, status: i
     web_rig.run()
     row = the_source(web_rig)
     assert (row["failures"], row["last_error"]) == (1, f"http {status}")
-    assert row["wait"] == timedelta(days=1)
+    assert row["wait"] > timedelta(days=1) - timedelta(seconds=1)
 
 
 def test_each_failure_doubles_the_wait_up_to_six_hours(web_rig: Rig, site: Site) -> None:
@@ -106,7 +106,7 @@ def test_an_address_that_nobody_allowed_is_refused_and_recorded(rig: Rig, site: 
     rig.source(f"{site.url}/feed")
     rig.run()
     assert site.asked == []
-    assert "not allowed" in the_source(rig)["last_error"] or the_source(rig)["failures"] == 1
+    assert "not allowed" in the_source(rig)["last_error"]
     assert rig.digest()["reason"] == "sources failing"
 
 

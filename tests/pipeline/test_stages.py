@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pipeline_rig import END, HOURS, START, Rig, recorded, rss
 
 from pgqueue.errors import ConfigError, Fail, LeaseLost, Snooze
+from pgqueue.pipeline import clustering, reading
 from pgqueue.pipeline.events import ItemsEmbedded, RunFinished, StageCommitted, StageStarted
 from pgqueue.pipeline.run_window import Asked, run_window
 from pgqueue.pipeline.samples import SAMPLE_FEEDS, write_samples
@@ -145,6 +147,26 @@ def test_a_bad_source_is_recorded_and_the_others_go_on(rig: Rig, broken: bytes) 
     )
     assert (row["failures"], row["health"]) == (1, "failing")
     assert row["last_error"]
+
+
+def test_a_source_that_postgres_will_not_store_fails_alone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.feed("bad.rss", rss([story("Bad")]))
+    rig.feed("good.rss", rss([story("Good")]))
+    real = reading.items_of
+
+    def with_a_nul(*args: Any, **options: Any) -> Any:
+        return [
+            replace(item, title=item.title.replace("Bad", "B\0d"))
+            for item in real(*args, **options)
+        ]
+
+    monkeypatch.setattr(reading, "items_of", with_a_nul)
+    assert rig.run()["counts"]["ingest"]["items"] == 1
+    errors = rig.rows("select name, last_error from content.sources order by name")
+    assert errors[0]["last_error"].startswith("cannot be stored")
+    assert errors[1]["last_error"] is None
 
 
 def test_five_failures_in_a_row_make_a_source_unhealthy_and_one_answer_heals_it(rig: Rig) -> None:
@@ -326,8 +348,6 @@ def test_what_was_planned_on_old_stories_is_planned_again(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig.feed("a.rss", rss([story("Any")]))
-    from pgqueue.pipeline import clustering  # noqa: PLC0415 - patched below
-
     real, calls = clustering.cluster, []
 
     def disturbed(*args: Any, **options: Any) -> Any:
