@@ -51,6 +51,10 @@ class Link:
             await self._lose(str(error))
             raise LinkDown(str(error)) from error
 
+    async def connected(self) -> None:
+        """Returns once there is a connection, however long that takes."""
+        await self._connected()
+
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import psycopg
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from pgqueue.db.pools import Pools
@@ -58,7 +59,9 @@ class Runner:
         pools: Pools,
         sql: Mapping[str, str],
         threads: ThreadPoolExecutor,
+        on_no_partition: Callable[[], None],
     ) -> None:
+        self._on_no_partition = on_no_partition
         self._tasks = tasks
         self._pools = pools
         self._sql = sql
@@ -104,6 +107,9 @@ class Runner:
             raise
         # sys.exit() and exception groups, too: the handler fails, and the worker goes on.
         except BaseException as error:  # noqa: BLE001 - recorded
+            if _lacks_partition(error):
+                self._on_no_partition()
+                return Settled(Requeued(job.id, _lease(job), DATABASE_AWAY_WAIT, uncounted=1))
             reason = "timeout" if limit.expired() else "exception"
             return Settled(_of_error(task, job, running, reason, error))
 
@@ -217,6 +223,15 @@ def _of_error(
     if running.database_lost:
         return Requeued(job.id, running.lease, DATABASE_AWAY_WAIT, uncounted=1)
     return _after_failure(task, job, reason, error)
+
+
+def _lacks_partition(error: BaseException) -> bool:
+    """Whether a handler's own transaction met a day of finished_jobs that was not made yet."""
+    return (
+        isinstance(error, psycopg.errors.CheckViolation)
+        and error.diag.constraint_name is None
+        and (error.diag.table_name or "").startswith("finished_jobs")
+    )
 
 
 def _after_failure(task: Task[Any], job: Job, reason: str, error: BaseException) -> Outcome:

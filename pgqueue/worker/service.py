@@ -84,7 +84,13 @@ class Worker:
         self._hand = Hand()
         self._pools = pools
         self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="pgqueue-job")
-        self._runner = Runner(tasks, pools, sql, self._threads)
+        self._runner = Runner(
+            tasks,
+            pools,
+            sql,
+            self._threads,
+            on_no_partition=lambda: self._upkeep.hurry("partitions"),
+        )
         self._claim_link = Link("claims", conninfo)
         self._upkeep_link = Link("upkeep", conninfo)
         self._loop_seen = time.monotonic()
@@ -108,7 +114,7 @@ class Worker:
         self._pools.resize(self._concurrency + 1)
         await asyncio.to_thread(self._enter)
         self._claims = self._new_claim_loop()
-        self._upkeep = Upkeep(self._duties())
+        self._upkeep = Upkeep(self._duties(), self._upkeep_link.connected)
         self._heart = Heart(
             self,
             self._sql,
@@ -185,7 +191,6 @@ class Worker:
     def _enter(self) -> None:
         with connect(self._conninfo()) as connection:
             check_version(connection, self._settings.schema_name)
-            run(connection, _one(Statement(self._sql["make_partitions"])))
             for schedule in self._schedules:
                 run(connection, put_schedule(self._sql, schedule))
             self._id = run(connection, self._registration())
@@ -261,10 +266,14 @@ class Worker:
             self._claims.wake()
 
     async def _hand_back_strays(self) -> None:
+        lost_replies = self._claims.lost_replies
         steps = hand_back_strays(self._sql, self._id, self._hand.in_hand)
         if strays := await self._upkeep_link.execute(steps):
             emit(StraysHandedBack(self._id, tuple(strays)))
-            self._claims.wake()
+            self._upkeep.hurry("strays")  # 500 a pass: there may be more
+        else:
+            self._claims.reconciled(lost_replies)
+        self._claims.wake()
 
     async def _make_partitions(self) -> None:
         await self._upkeep_link.execute(_one(Statement(self._sql["make_partitions"])))

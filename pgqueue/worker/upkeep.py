@@ -6,6 +6,7 @@ Any number of workers do them at once: each statement is safe to run twice.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,12 @@ from dataclasses import dataclass, field
 
 from pgqueue.events import DutyFailed, emit
 from pgqueue.worker.link import LinkDown
+
+AFTER_FAILURE = 1.0
+"""Seconds until a duty that failed is tried again, at most."""
+
+LONGEST_REST = 60.0
+"""Seconds that a duty's own cost may put off its next turn."""
 
 
 @dataclass(slots=True)
@@ -32,8 +39,9 @@ class Duty:
 class Upkeep:
     """Runs duties one after another on one connection, each at its time, until stopped."""
 
-    def __init__(self, duties: Sequence[Duty]) -> None:
+    def __init__(self, duties: Sequence[Duty], connected: Callable[[], Awaitable[object]]) -> None:
         self._duties = duties
+        self._connected = connected
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -61,16 +69,26 @@ class Upkeep:
     async def run_once(self) -> None:
         """Every duty that is due; one that fails is told and comes again at its next turn."""
         for duty in self._duties:
-            began = time.monotonic()
-            if began < duty.due or self._stopping:
+            if time.monotonic() < duty.due or self._stopping:
                 continue
-            try:
-                await duty.work()
-            except LinkDown as error:
-                emit(DutyFailed(duty.name, f"connection lost: {error}"))
-            except Exception as error:  # noqa: BLE001 - told, and the other duties go on
-                emit(DutyFailed(duty.name, f"{type(error).__name__}: {error}"))
-            cost = time.monotonic() - began
-            # Its own cost sets the pace, too: a duty takes at most 5 % of the time.
-            wait = max(duty.every, 20 * cost) * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
-            duty.due = time.monotonic() + wait
+            # Not part of the cost: after an outage of a minute a duty would rest for twenty.
+            await self._connected()
+            # Set before the work, so that a `hurry` meanwhile is not forgotten.
+            duty.due = math.inf
+            wait = await self._paced(duty)
+            wait *= random.uniform(0.9, 1.0)  # noqa: S311 - jitter
+            duty.due = min(duty.due, time.monotonic() + wait)
+
+    async def _paced(self, duty: Duty) -> float:
+        """Do it; returns the seconds until its next turn."""
+        began = time.monotonic()
+        try:
+            await duty.work()
+        except LinkDown as error:
+            emit(DutyFailed(duty.name, f"connection lost: {error}"))
+            return min(duty.every, AFTER_FAILURE)
+        except Exception as error:  # noqa: BLE001 - told, and the other duties go on
+            emit(DutyFailed(duty.name, f"{type(error).__name__}: {error}"))
+            return min(duty.every, AFTER_FAILURE)
+        # Its own cost sets the pace, too: a duty takes at most 5 % of the time.
+        return max(duty.every, min(LONGEST_REST, 20 * (time.monotonic() - began)))
