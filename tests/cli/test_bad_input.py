@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgqueue.db.version import KNOWN_REVISIONS
+
 Run = Callable[..., Any]
 """Takes the arguments of `pgq`; returns its exit code, stdout and stderr (conftest.Said)."""
 
@@ -314,7 +316,7 @@ FUTURES = {
     ),
     "an incompatible version": (
         "update pgqueue.schema_info set version = 99, min_compatible = 99",
-        f"schema 'pgqueue' is at version 99 (revision 0002), {TOO_NEW}",
+        f"schema 'pgqueue' is at version 99 (revision {KNOWN_REVISIONS[-1]}), {TOO_NEW}",
     ),
 }
 
@@ -364,47 +366,3 @@ def test_an_app_that_fails_at_import_is_one_line(
     line = f"pgq: app 'broken_1:pgq' cannot be imported: {BROKEN_APPS[code]}\n"
     assert (said.code, said.out, said.err) == (2, "", line)
     assert rows() == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (("--queue", "a b"), f"queue name 'a b' {NO_QUEUE}"),
-        (("--log-level", "loud"), "log level 'loud' is not valid: debug, info, warning, error"),
-    ],
-)
-def test_a_worker_with_wrong_options_does_not_start(
-    arguments: tuple[str, ...],
-    line: str,
-    rows: Callable[[], int],
-    app: str,
-    pgq_process: Run,
-) -> None:
-    said = pgq_process("worker", "--burst", *arguments)
-    assert (said.code, said.out, said.err) == (2, "", f"pgq: {line}\n")
-    assert rows() == 0
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ("drop schema pgqueue cascade", NOT_MIGRATED),
-        *FUTURES.values(),
-    ],
-)
-def test_a_worker_does_not_start_on_a_database_that_it_does_not_know(
-    change: str, line: str, rows: Callable[[], int], app: str, pgq_process: Run, database: str
-) -> None:
-    with psycopg.connect(database) as connection:
-        connection.execute(change)
-    said = pgq_process("worker", "--burst")
-    assert (said.code, said.out, said.err) == (1, "", f"pgq: {line}\n")
-
-
-def test_an_unreachable_database_ends_the_real_command_with_one_line(
-    app: str, pgq_process: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PGQUEUE_DATABASE_URL", "postgresql://u:secret@127.0.0.1:1/x")
-    said = pgq_process("worker")
-    line = "pgq: cannot connect to database 'x' at 127.0.0.1:1: Connection refused\n"
-    assert (said.code, said.out, said.err) == (1, "", line)

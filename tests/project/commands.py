@@ -12,10 +12,16 @@ from pgqueue.cli.main import app
 def commands() -> list[tuple[str, Any, Any]]:
     """Every command and group: (`pgq schedule tick`, command, its context), in the tree's order."""
     root = typer.main.get_command(app)
-    return list(_walk(root, root.context_class(root, info_name="pgq", max_content_width=90)))
+    return list(_walk(root, _context(root, "pgq", None)))
 
 
 def _walk(command: Any, context: Any) -> Iterator[tuple[str, Any, Any]]:
     yield context.command_path, command, context
     for name, child in getattr(command, "commands", {}).items():
-        yield from _walk(child, child.context_class(child, info_name=name, parent=context))
+        yield from _walk(child, _context(child, name, context))
+
+
+def _context(command: Any, name: str, parent: Any) -> Any:
+    # A fixed width: the reference must not depend on the terminal of who writes it.
+    settings = {**command.context_settings, "terminal_width": 90}
+    return command.context_class(command, info_name=name, parent=parent, **settings)
