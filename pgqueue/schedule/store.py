@@ -56,7 +56,7 @@ class Schedule:
 
     def stored_payload(self) -> dict[str, Json]:
         """The payload as it will be stored; raises PayloadInvalid if a tick could not use it."""
-        now = datetime.now(UTC)
+        now = datetime.now(UTC).isoformat()  # text, as the tick fills it in
         span = {"window_start": now, "window_end": now, "mode": "window"}
         open_ones = self.window_parameters
         filled = self.task.signature.payload(
@@ -94,7 +94,8 @@ def put_schedule(sql: Sql, schedule: Schedule) -> Steps[Stored]:
         "next_run_at": Cron(schedule.cron, schedule.timezone).next(now),
     }
     rows = yield Statement(sql["put_schedule"], params)
-    return Stored(*rows[0])
+    schedule_id, next_run_at, is_new = rows[0]
+    return Stored(schedule_id, next_run_at.astimezone(UTC), is_new)
 
 
 LISTED = (

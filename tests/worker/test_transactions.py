@@ -210,7 +210,7 @@ async def test_a_missing_partition_costs_a_transactional_handler_no_try(
     worker = pgq.worker(scheduler=False)
     running = asyncio.create_task(worker.run())
     async with asyncio.timeout(20):
-        while len(rows(database, "select from pgqueue.finished_jobs")) < 2:  # noqa: ASYNC110
+        while len(rows(database, "select id from pgqueue.finished_jobs")) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     worker.stop()
     await running
