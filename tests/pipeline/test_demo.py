@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,18 @@ def test_two_demos_at_once_make_one_digest_and_both_show_it(command: Any, databa
     assert len(first["body"]["stories"]) == 10
     assert count(database, DIGESTS) == 1
     assert count(database, "select count(*) from content.items") == 52
+
+
+def test_a_demo_that_was_interrupted_is_finished_by_the_next_one(
+    command: Any, database: str
+) -> None:
+    process = command("demo")
+    assert "schedule ticked" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, _ = ran(process, 130)
+    assert out == ""
+    assert "10 stories" in ran(command("demo"))[0]
+    assert count(database, DIGESTS) == 1
 
 
 def test_public_feeds_that_cannot_be_reached_end_in_an_empty_digest_with_its_reason(
