@@ -34,6 +34,9 @@ _OPTIONS: dict[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 4,
+    # In milliseconds. Keepalives are not sent while an answer is owed: without this a statement
+    # into a dead network waits a quarter of an hour.
+    "tcp_user_timeout": 30_000,
 }
 _PREPARE_AFTER = 3
 
@@ -114,8 +117,14 @@ class Pools:
         ] = weakref.WeakKeyDictionary()
 
     def resize(self, size: int) -> None:
-        """Let later pools grow to `size` connections: one per running transactional handler."""
-        self._size = max(self._size, size)
+        """Let pools grow to `size` connections: one per running transactional handler.
+
+        The pools of event loops that are open already keep their size.
+        """
+        with self._lock:
+            self._size = max(self._size, size)
+            if self._sync is not None:
+                self._sync.resize(min_size=0, max_size=self._size)
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[TupleRow]]:

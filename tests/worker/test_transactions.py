@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -216,3 +217,20 @@ async def test_a_missing_partition_costs_a_transactional_handler_no_try(
     await running
     assert tries == [1, 1]
     assert written(database) == [job_id]
+
+
+async def test_every_slot_has_a_connection_though_the_app_used_its_pool_before(
+    database: str, pgq: PgQueue
+) -> None:
+    pgq.list_schedules()  # opens the pool at its first size
+    together = threading.Barrier(14)
+
+    @pgq.task
+    def meet(connection: psycopg.Connection[Any]) -> None:
+        together.wait(10)
+
+    meet.enqueue_many([{}] * 14)
+    await asyncio.wait_for(pgq.worker(burst=True, scheduler=False, concurrency=14).run(), 30)
+    assert rows(database, "select state, count(*) from pgqueue.all_jobs group by 1") == [
+        ("completed", 14)
+    ]
