@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,6 +16,11 @@ from pgqueue.tasks.names import checked_queue, checked_task
 from pgqueue.tasks.payload import Signature, signature_of
 
 R = TypeVar("R")
+
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+LONGEST_DELAY = 100 * 366 * 86_400
+"""Seconds. Postgres goes on where Python's years end: a row with such a time would be written, and
+no worker could read it."""
 
 UNIQUE_KEY_LIMIT = 2_000
 """Bytes of a unique key: an index entry holds 2,704."""
@@ -48,16 +53,7 @@ class Options:
         checked_queue(self.queue)
         if type(self.priority) is not int or self.priority not in range(10):
             raise ConfigError(f"priority {self.priority!r} is not valid: 0 to 9, higher first")
-        if not isinstance(self.run_at, datetime | None):
-            raise ConfigError(f"run_at {self.run_at!r} is not valid: use an aware datetime")
-        if self.run_at is not None and self.run_at.utcoffset() is None:
-            raise ConfigError(
-                f"run_at {self.run_at.isoformat()} has no time zone: use an aware datetime"
-            )
-        if not _is_seconds(self.delay_seconds):
-            raise ConfigError(f"delay {self.delay!r} is not valid: 0 seconds or more")
-        if self.run_at is not None and self.delay_seconds:
-            raise ConfigError("run_at and delay exclude each other: give one of them")
+        self._check_times()
         if self.timeout is not None and (not _is_seconds(self.timeout) or self.timeout == 0):
             raise ConfigError(f"timeout {self.timeout!r} is not valid: more than 0 seconds")
         for name, text in (("tenant", self.tenant), ("unique_key", self.unique_key)):
@@ -66,6 +62,24 @@ class Options:
         if self.unique_key is not None and len(self.unique_key.encode()) > UNIQUE_KEY_LIMIT:
             size = len(self.unique_key.encode())
             raise ConfigError(f"unique_key has {size} bytes, and {UNIQUE_KEY_LIMIT} is the most")
+
+    def _check_times(self) -> None:
+        if not isinstance(self.run_at, datetime | None):
+            raise ConfigError(f"run_at {self.run_at!r} is not valid: use an aware datetime")
+        if self.run_at is not None and self.run_at.utcoffset() is None:
+            raise ConfigError(
+                f"run_at {self.run_at.isoformat()} has no time zone: use an aware datetime"
+            )
+        if self.run_at is not None and self.run_at > LATEST:
+            raise ConfigError(
+                f"run_at {self.run_at.isoformat()} is not valid: the year {LATEST.year} at most"
+            )
+        if not _is_seconds(self.delay_seconds):
+            raise ConfigError(f"delay {self.delay!r} is not valid: 0 seconds or more")
+        if self.delay_seconds > LONGEST_DELAY:
+            raise ConfigError(f"delay {self.delay!r} is not valid: 100 years at most")
+        if self.run_at is not None and self.delay_seconds:
+            raise ConfigError("run_at and delay exclude each other: give one of them")
 
     @property
     def delay_seconds(self) -> float:

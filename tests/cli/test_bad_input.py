@@ -88,6 +88,14 @@ WRONG = {
     ),
     "a negative delay": ((*ENQUEUE, "--delay", "-1"), "delay -1.0 is not valid: 0 seconds or more"),
     "an endless delay": ((*ENQUEUE, "--delay", "inf"), "delay inf is not valid: 0 seconds or more"),
+    "a delay past the end of time": (
+        (*ENQUEUE, "--delay", "3e11"),
+        "delay 300000000000.0 is not valid: 100 years at most",
+    ),
+    "a time that Python cannot read back": (
+        (*ENQUEUE, "--run-at", "9999-12-31T23:59:59-12:00"),
+        "run_at 9999-12-31T23:59:59-12:00 is not valid: the year 9000 at most",
+    ),
     "a time in words": ((*ENQUEUE, "--run-at", "tomorrow"), f"--run-at 'tomorrow' {NO_TIME}"),
     "a time without a zone": (
         (*ENQUEUE, "--run-at", "2030-01-01T00:00:00"),
