@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from zlib import crc32
 
 from psycopg.rows import dict_row
 
@@ -29,7 +30,7 @@ def rss(entries: Iterable[tuple[str, str, datetime]], site: str = "https://news.
     """A feed of (title, text, published)."""
     items = "".join(
         f"<item><title>{escape(title)}</title><description>{escape(text)}</description>"
-        f"<link>{site}/{number}-{abs(hash(title)) % 10**8}</link>"
+        f"<link>{site}/{number}-{crc32(title.encode())}</link>"
         f"<pubDate>{format_datetime(published)}</pubDate></item>"
         for number, (title, text, published) in enumerate(entries)
     )

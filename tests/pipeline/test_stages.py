@@ -248,6 +248,7 @@ def test_a_stage_whose_lease_was_lost_leaves_nothing(rig: Rig, stage: str) -> No
         "digest": "select count(*) from content.digests",
     }
     assert rig.one(left[stage]) == 0
+    assert rig.one("select error from content.windows") is None
     rig.run()
     assert rig.one("select count(*) from content.digests") == 1
     assert len(rig.digest()["stories"]) == 10
