@@ -16,7 +16,7 @@ from pgqueue.db import upgrade
 from pgqueue.settings import normalised_url, read_settings
 from proving import rows, states, until, value
 
-JOBS = 1500
+JOBS = 800
 
 
 @pytest.fixture

@@ -114,25 +114,32 @@ def test_the_errors_of_a_job_keep_the_last_twenty(
     assert all("at" in error for error in errors)
 
 
+def _waiting(database: str) -> int:
+    query = "select count(*) from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0"
+    count: int = value(database, query + " and datname = current_database()")
+    return count
+
+
 def test_batches_in_opposite_order_wait_for_each_other_and_do_not_deadlock(
     database: str, pgq: PgQueue, held: list[int]
 ) -> None:
     """A retry batch before a finish batch, against a cancel of all in the other order."""
-    mine: list[Outcome] = [Requeued(job_id, LEASE) for job_id in held[5:]]
-    mine += [_done(job_id) for job_id in held[:5]]
-    theirs = [_done(job_id) for job_id in reversed(held)]
+    # Written first are the endings, so this batch would come to the low ids last.
+    mine: list[Outcome] = [Requeued(job_id, LEASE) for job_id in held[:5]]
+    mine += [_done(job_id) for job_id in held[5:]]
+    theirs: list[Outcome] = [_done(job_id) for job_id in held]
     with connect(database) as one, connect(database) as two, connect(database) as gate:
         gate.execute("begin")
         gate.execute("select from pgqueue.jobs where id = %s for update", [held[0]])
         with ThreadPoolExecutor(2) as threads:
-            writes = [
-                threads.submit(_write, one, pgq, mine),
-                threads.submit(_write, two, pgq, theirs),
-            ]
+            # Theirs is first in line for the first job when the gate opens.
+            second = threads.submit(_write, two, pgq, theirs)
             until(lambda: blocked_on(database, gate.info.backend_pid))
+            first = threads.submit(_write, one, pgq, mine)
+            until(lambda: _waiting(database) == 2)
             gate.execute("commit")
-            first, second = (write.result(10) for write in writes)
-    assert len(first.applied) + len(second.applied) == 10
+            assert second.result(10).applied == set(held)
+            assert first.result(10).applied == set()
 
 
 def _drop_partitions(database: str, day: str = "") -> None:

@@ -19,6 +19,7 @@ from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link
 from pgqueue.worker.loop import ClaimLoop
+from pgqueue.worker.service import Worker
 from proving import Recorder, rows, states, value
 
 
@@ -179,8 +180,17 @@ async def test_a_worker_starts_although_partitions_cannot_be_made_now(
 
 
 async def test_what_the_worker_does_not_know_of_is_handed_back_without_costing_a_try(
-    database: str, pgq: PgQueue, recorder: Recorder
+    database: str, pgq: PgQueue, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hand_back = Worker._hand_back_strays
+
+    async def slowly(worker: Worker) -> None:
+        """Later than the burst has found that nothing is left to claim."""
+        await asyncio.sleep(1.0)
+        await hand_back(worker)
+
+    monkeypatch.setattr(Worker, "_hand_back_strays", slowly)
+
     @pgq.task
     async def noop() -> None: ...
 
