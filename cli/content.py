@@ -13,13 +13,3 @@ def pipeline_app() -> PgQueue:
     from pgqueue.pipeline.app import pgq
 
     return pgq
-
-
-def ready_pipeline_app() -> PgQueue:
-    """`pipeline_app`, connected to a database that this version can work with."""
-    from pgqueue.db.version import check_version
-
-    pgq = pipeline_app()
-    with pgq.connection() as connection:
-        check_version(connection, pgq.settings.schema_name)
-    return pgq

@@ -58,7 +58,7 @@ def migrate(pgq: PgQueue) -> None:
     try:
         revision = upgrade.move(pgq.settings, pgq.conninfo())
     except SchemaTooNew as error:
-        with pgq.connection() as connection:
+        with connect(pgq.conninfo()) as connection:
             check_version(connection, schema)
         _log().warning("the database is ahead, and works with this version", reason=str(error))
     else:

@@ -15,6 +15,7 @@ from pgqueue import embedded
 from pgqueue.db.borrowed import aborrowed, borrowed
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
+from pgqueue.db.version import check_version
 from pgqueue.engine import enqueue, inspect
 from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, Retry
@@ -56,7 +57,7 @@ class PgQueue:
         )
         self.tasks = Registry()
         self.schedules: dict[str, Schedule] = {}
-        self.pools = Pools(self.conninfo)
+        self.pools = Pools(self.conninfo, self._greet)
         self.sql: Mapping[str, str] = load("pgqueue.sql", self.settings.schema_name)
         self._embedded: embedded.EmbeddedServer | None = None
         self._lock = threading.Lock()
@@ -235,6 +236,9 @@ class PgQueue:
                 self._embedded = embedded.start(self.settings.embedded_dir)
             self._embedded.ensure_running()
             return self._embedded.url
+
+    def _greet(self, connection: psycopg.Connection[TupleRow]) -> None:
+        check_version(connection, self.settings.schema_name)
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[TupleRow]]:
         """A pooled psycopg connection in autocommit."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..common import AppOption, JsonOption, parsed_json, print_json, ready_app
+from ..common import AppOption, JsonOption, load_app, parsed_json, print_json
 
 
 def enqueue(
@@ -32,7 +32,7 @@ def enqueue(
 
     Example: pgq enqueue send-welcome '{"user_id": 1}' --priority 8
     """
-    pgq = ready_app(app)
+    pgq = load_app(app)
     given = {
         "queue": queue,
         "priority": priority,

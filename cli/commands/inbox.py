@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..common import JsonOption, print_json, print_table
-from ..content import ready_pipeline_app
+from ..content import pipeline_app
 
 SHOWN = ("id", "topic", "window_start", "window_end", "stories", "title")
 WIDEST = 100
@@ -31,7 +31,7 @@ def inbox(
     """
     from pgqueue.pipeline.inbox import get_digest, list_digests
 
-    pgq = ready_pipeline_app()
+    pgq = pipeline_app()
     if wanted is None:
         rows = list_digests(pgq, topic=topic, limit=limit)
         pgq.close()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..common import AppOption, JsonOption, parsed_json, print_json, print_table, ready_app, shown
+from ..common import AppOption, JsonOption, load_app, parsed_json, print_json, print_table, shown
 
 app = typer.Typer(
     help="Schedules: cron expressions and windows.", no_args_is_help=True, rich_markup_mode=None
@@ -23,7 +23,7 @@ def tick(json: JsonOption = False, app: AppOption = None) -> None:
 
     Example: pgq schedule tick --json
     """
-    pgq = ready_app(app)
+    pgq = load_app(app)
     ticked = pgq.tick()
     pgq.close()
     if json:
@@ -38,7 +38,7 @@ def list_(json: JsonOption = False, app: AppOption = None) -> None:
 
     Example: pgq schedule list
     """
-    pgq = ready_app(app)
+    pgq = load_app(app)
     rows = pgq.list_schedules()
     pgq.close()
     if json:
@@ -67,7 +67,7 @@ def add(
     Example: pgq schedule add digest --cron '0 6,14,22 * * *' --timezone Europe/Bratislava
     --task run-window --payload '{"user_id": 1, "topic_id": 1}'
     """
-    pgq = ready_app(app)
+    pgq = load_app(app)
     stored = pgq.put_schedule(
         name,
         cron=cron,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..common import JsonOption, print_json, print_table
-from ..content import ready_pipeline_app
+from ..content import pipeline_app
 
 app = typer.Typer(
     help="Sources: the feeds that a topic reads.", no_args_is_help=True, rich_markup_mode=None
@@ -30,7 +30,7 @@ def add(
     """
     from pgqueue.pipeline.topics import add_source
 
-    pgq = ready_pipeline_app()
+    pgq = pipeline_app()
     url, folder = _with_folder(url)
     source = add_source(pgq, url, topic=topic, name=name, files_under=folder)
     pgq.close()
@@ -52,7 +52,7 @@ def list_(
     """
     from pgqueue.pipeline.topics import list_sources
 
-    pgq = ready_pipeline_app()
+    pgq = pipeline_app()
     rows = list_sources(pgq, topic=topic)
     pgq.close()
     if json:

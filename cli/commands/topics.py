@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..common import JsonOption, print_json, print_table, shown
-from ..content import ready_pipeline_app
+from ..content import pipeline_app
 
 app = typer.Typer(
     help="Topics: what is read about, and when.", no_args_is_help=True, rich_markup_mode=None
@@ -37,7 +37,7 @@ def add(
     """
     from pgqueue.pipeline.topics import add_topic
 
-    pgq = ready_pipeline_app()
+    pgq = pipeline_app()
     topic = add_topic(
         pgq,
         name,
@@ -64,7 +64,7 @@ def list_(json: JsonOption = False) -> None:
     """
     from pgqueue.pipeline.topics import list_topics
 
-    pgq = ready_pipeline_app()
+    pgq = pipeline_app()
     rows = list_topics(pgq)
     pgq.close()
     if json:

@@ -83,14 +83,12 @@ def check() -> None:
 
     from pgqueue import PgQueue
     from pgqueue.db.run import run
-    from pgqueue.db.version import check_version
     from pgqueue.engine.inspect import find_live_workers
 
     pgq = PgQueue()
     host = socket.gethostname()
     timeout = pgq.settings.heartbeat_timeout
     with pgq.connection() as connection:
-        check_version(connection, pgq.settings.schema_name)
         pids = run(connection, find_live_workers(pgq.sql, host, timeout))
     pgq.close()
     if not pids:

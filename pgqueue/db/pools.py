@@ -107,8 +107,15 @@ async def _acheck(connection: psycopg.AsyncConnection[Any]) -> None:
 class Pools:
     """Pools on one database, opened at first use; safe to share between threads and loops."""
 
-    def __init__(self, conninfo: Callable[[], str], size: int = 10) -> None:
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        greet: Callable[[psycopg.Connection[TupleRow]], None],
+        size: int = 10,
+    ) -> None:
+        """`greet` is given a first connection before a pool opens; what it raises is raised."""
         self._conninfo = conninfo
+        self._greet = greet
         self._size = size
         self._lock = threading.Lock()
         self._sync: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
@@ -142,8 +149,7 @@ class Pools:
     def _sync_pool(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
         with self._lock:
             if self._sync is None:
-                conninfo = self._conninfo()
-                connect(conninfo).close()  # the clear error, before the pool's long patience
+                conninfo = self._greeted()
                 self._sync = ConnectionPool(
                     conninfo,
                     kwargs=_OPTIONS,
@@ -157,13 +163,22 @@ class Pools:
                 atexit.register(self.close)
             return self._sync
 
+    def _greeted(self) -> str:
+        """The database, once a plain connection has shown that it is there and fits.
+
+        The clear error, before the pool's long patience.
+        """
+        conninfo = self._conninfo()
+        with connect(conninfo) as connection:
+            self._greet(connection)
+        return conninfo
+
     async def _loop_pool(self) -> AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]:
         loop = asyncio.get_running_loop()
         pool = self._by_loop.get(loop)
         if pool is not None:
             return pool
-        conninfo = await asyncio.to_thread(self._conninfo)
-        await (await aconnect(conninfo)).close()
+        conninfo = await asyncio.to_thread(self._greeted)
         pool = self._by_loop.get(loop)
         if pool is None:
             pool = AsyncConnectionPool(
