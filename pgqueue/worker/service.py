@@ -93,6 +93,7 @@ class Worker:
         )
         self._claim_link = Link("claims", conninfo)
         self._upkeep_link = Link("upkeep", conninfo)
+        self._claims = self._new_claim_loop()
         self._loop_seen = time.monotonic()
         self._stopping = ""
 
@@ -113,7 +114,6 @@ class Worker:
         self._check_tasks()
         self._pools.resize(self._concurrency + 1)
         await asyncio.to_thread(self._enter)
-        self._claims = self._new_claim_loop()
         self._upkeep = Upkeep(self._duties(), self._upkeep_link.connected)
         self._heart = Heart(
             self,
