@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import demo, enqueue, inbox, migrate, schedule, sources, topics, up, worker
+from .commands import demo, enqueue, inbox, migrate, schedule, sources, stories, topics, up, worker
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -31,6 +31,7 @@ app.command("demo")(demo.demo)
 app.command("inbox")(inbox.inbox)
 app.add_typer(topics.app, name="topics")
 app.add_typer(sources.app, name="sources")
+app.add_typer(stories.app, name="stories")
 app.command("up")(up.up)
 app.add_typer(worker.app, name="worker")
 app.command("migrate")(migrate.migrate)
