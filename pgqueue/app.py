@@ -93,6 +93,9 @@ class PgQueue:
         a name that is taken.
         """
 
+        if not isinstance(retry, Retry | None):
+            raise ConfigError(f"retry {retry!r} is not valid: use Retry(attempts=…)")
+
         def register(handler: Callable[..., Any]) -> Task[Any]:
             task: Task[Any] = Task(
                 handler,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, Protocol, TypeVar
 
-from pgqueue.errors import ConfigError
+from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Job, Json, NewJob, Retry
 from pgqueue.tasks.names import checked_queue, checked_task
 from pgqueue.tasks.payload import Signature, signature_of
@@ -236,4 +236,10 @@ class Enqueuing:
         return new_job(self.task.name, payload, self.options, self.task.retry.attempts)
 
     def _new_many(self, rows: Iterable[Mapping[str, Any]]) -> list[NewJob]:
-        return [self._new((), row) for row in rows]
+        return [self._new((), self._arguments(row)) for row in rows]
+
+    def _arguments(self, row: Any) -> Mapping[str, Any]:
+        if not isinstance(row, Mapping):
+            message = f"{row!r} is no mapping: enqueue_many takes one of arguments per job"
+            raise PayloadInvalid(self.task.name, [("rows", message)])
+        return row

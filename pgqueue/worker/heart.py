@@ -21,6 +21,10 @@ from pgqueue.engine.rescue import beat
 from pgqueue.errors import PgQueueError
 from pgqueue.events import ConnectionLost, ConnectionRestored, DutyFailed, LoopStalled, emit
 
+STALLED_AFTER = 2.0
+"""Seconds without a sign of the event loop that are told, at the least: a busy machine is no
+blocking handler."""
+
 
 class Body(Protocol):
     """What the heart needs to know of its worker, and what it tells it; called in its thread."""
@@ -90,7 +94,7 @@ class Heart:
             if not alive:
                 self._body.declared_dead()
         silence = self._body.loop_silence()
-        if silence > 2 * self._interval:
+        if silence > max(STALLED_AFTER, 2 * self._interval):
             emit(LoopStalled(self._body.worker_id(), silence))
 
     def _beat(self) -> bool:
