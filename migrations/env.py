@@ -47,6 +47,10 @@ def run_on(connection: Connection) -> None:
     # goes with the transaction, and so do all migrations: all of them or none.
     lock = text("select pg_advisory_xact_lock(hashtextextended(:key, 0))")
     connection.execute(lock, {"key": f"pgqueue migrate {schema}"})
+    # A role named like our schema has it as its default, and Alembic tells no name of that one: all
+    # our tables would seem to be missing.
+    connection.execute(text("set local search_path to pg_catalog"))
+    connection.dialect.default_schema_name = "pg_catalog"
     if not context.config.attributes.get("checking"):
         connection.execute(text(CREATE_SCHEMA))
     context.configure(connection=connection, include_name=ours, **COMMON)

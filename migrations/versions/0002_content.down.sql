@@ -1,0 +1,10 @@
+drop table content.digests;
+drop table content.story_items;
+drop table content.stories;
+drop table content.embeddings;
+drop table content.items;
+drop table content.windows;
+drop table content.sources;
+drop table content.topics;
+drop table content.users;
+drop table content.organizations;
