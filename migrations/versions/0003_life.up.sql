@@ -15,6 +15,33 @@ alter table pgqueue.finished_jobs
   add column crashes integer not null default 0,
   add column suspect boolean not null default false;
 
+create or replace view pgqueue.all_jobs as
+select
+  id, task, queue, priority, state,
+  case
+    when state <> 'queued' or run_at <= pgqueue.clock() then state
+    when attempt > 0 then 'retrying'
+    else 'scheduled'
+  end as status,
+  payload, tenant, tags, unique_key, limits, blocked_on, run_at, scheduled_at, attempt,
+  max_attempts, lease, worker_id, started_at, created_at, timeout, errors, progress, headers,
+  workflow_id, cancel_requested_at,
+  null::timestamptz as finished_at,
+  null::jsonb as result,
+  expires_at, crashes, suspect
+from pgqueue.jobs
+union all
+select
+  id, task, queue, priority, state,
+  state as status,
+  payload, tenant, tags, unique_key, limits, null as blocked_on, run_at, scheduled_at, attempt,
+  max_attempts, lease, worker_id, started_at, created_at, timeout, errors, progress, headers,
+  workflow_id, cancel_requested_at,
+  finished_at,
+  result,
+  expires_at, crashes, suspect
+from pgqueue.finished_jobs;
+
 -- What waits per tenant: the quota counts over it, at most one row more than it allows.
 create index jobs_tenant_waiting on pgqueue.jobs (tenant)
   where tenant is not null and state <> 'running';

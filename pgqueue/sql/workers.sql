@@ -132,6 +132,12 @@ set
     when held_jobs.waited then max_attempts
     else greatest(max_attempts, attempt + 1)
   end,
+  -- A worker holds one suspect at a time, so its death is charged to that one.
+  crashes = case
+    when suspect and not coalesce(held_jobs.waited, false) then crashes + 1
+    else crashes
+  end,
+  suspect = suspect or not coalesce(held_jobs.waited, false),
   errors = case
     when held_jobs.waited then errors
     else (
