@@ -23,9 +23,12 @@ def borrowed(connection: Any) -> psycopg.Connection[Any]:
     raw = connection
     if hasattr(raw, "get_bind") and hasattr(raw, "connection"):  # a Session
         raw = raw.connection()
-    raw = getattr(getattr(raw, "connection", None), "driver_connection", None)
-    if isinstance(raw, psycopg.Connection):
-        return raw
+    driver = getattr(getattr(raw, "connection", None), "driver_connection", None)
+    if isinstance(driver, psycopg.Connection):
+        # A transaction that SQLAlchemy does not know of is rolled back by its commit().
+        if not raw.in_transaction():
+            raw.begin()
+        return driver
     raise _refused(connection, "enqueue", "a psycopg.Connection, SQLAlchemy Connection or Session")
 
 
@@ -37,9 +40,11 @@ async def aborrowed(connection: Any) -> psycopg.AsyncConnection[Any]:
     if hasattr(raw, "sync_session"):  # an AsyncSession
         raw = await raw.connection()
     if hasattr(raw, "get_raw_connection"):
-        raw = (await raw.get_raw_connection()).driver_connection
-    if isinstance(raw, psycopg.AsyncConnection):
-        return raw
+        driver = (await raw.get_raw_connection()).driver_connection
+        if isinstance(driver, psycopg.AsyncConnection):
+            if not raw.in_transaction():
+                await raw.begin()
+            return driver
     raise _refused(
         connection,
         "aenqueue",
