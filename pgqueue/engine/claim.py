@@ -49,8 +49,12 @@ def claim_jobs(
     worker_id: int,
     lease: int,
     limit: int,
+    suspects: bool,
 ) -> Statement:
-    """The statement that claims up to `limit` jobs of these tasks from these lanes, in order."""
+    """The statement that claims up to `limit` jobs of these tasks from these lanes, in order.
+
+    Without `suspects`, jobs that were in the hands of a worker that died are left to others.
+    """
     params = {
         "queues": [lane.queue for lane in lanes],
         "priorities": [lane.priority for lane in lanes],
@@ -60,6 +64,7 @@ def claim_jobs(
         "worker_id": worker_id,
         "lease": lease,
         "n": limit,
+        "suspects": suspects,
     }
     return Statement(sql["claim_jobs"], params)
 

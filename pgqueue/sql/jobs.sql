@@ -357,3 +357,18 @@ for update
 -- Makes partitions of finished_jobs that are missing; returns how many.
 -- name: make_partitions
 select pgqueue.make_partitions()
+
+-- Whether a job is live. One look at the small table while it is, the partitions after.
+-- name: find_live_state
+select state
+from pgqueue.jobs
+where id = %(id)s
+
+-- How a job ended; the bound on finished_at leaves older partitions out.
+-- name: find_ending
+select state, result, errors
+from pgqueue.finished_jobs
+where id = %(id)s
+  and finished_at >= %(created_at)s
+order by finished_at desc
+limit 1

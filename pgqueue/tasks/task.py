@@ -18,6 +18,10 @@ from pgqueue.tasks.payload import Signature, signature_of
 R = TypeVar("R")
 
 
+UNIQUE_MODES = ("skip", "replace", "raise")
+UNIQUE_SCOPES = ("task", "queue", "tenant")
+
+
 class Sender(Protocol):
     """Who brings new jobs into the database; the app is one."""
 
@@ -38,7 +42,12 @@ class Options:
     tenant: str | None = None
     tags: tuple[str, ...] = ()
     unique_key: str | None = None
+    unique_mode: str = "skip"
+    unique_for: float | timedelta | None = None
+    unique_scope: tuple[str, ...] = ()
+    unique_wait: float = 5.0
     timeout: float | None = None
+    expires_at: datetime | None = None
     connection: Any = None
 
     def __post_init__(self) -> None:
@@ -53,14 +62,39 @@ class Options:
             raise ConfigError(f"delay {self.delay!r} is not valid: 0 seconds or more")
         if self.run_at is not None and self.delay_seconds:
             raise ConfigError("run_at and delay exclude each other: give one of them")
+        if self.expires_at is not None and self.expires_at.tzinfo is None:
+            raise ConfigError(
+                f"expires_at {self.expires_at.isoformat()} has no time zone: use an aware datetime"
+            )
+        self._check_unique()
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise ConfigError(f"timeout {self.timeout!r} is not valid: more than 0 seconds")
 
+    def _check_unique(self) -> None:
+        if self.unique_mode not in UNIQUE_MODES:
+            raise ConfigError(
+                f"unique_mode {self.unique_mode!r} is not valid: {', '.join(UNIQUE_MODES)}"
+            )
+        unknown = [name for name in self.unique_scope if name not in UNIQUE_SCOPES]
+        if unknown:
+            raise ConfigError(
+                f"unique_scope {unknown[0]!r} is not valid: any of {', '.join(UNIQUE_SCOPES)}"
+            )
+        if self.unique_for is not None and self.unique_key is None:
+            raise ConfigError("unique_for needs a unique_key")
+        if self.unique_for is not None and not 0 < seconds_of(self.unique_for) < math.inf:
+            raise ConfigError(f"unique_for {self.unique_for!r} is not valid: more than 0 seconds")
+        if not 0 < self.unique_wait < math.inf:
+            raise ConfigError(f"unique_wait {self.unique_wait!r} is not valid: more than 0 seconds")
+
     @property
     def delay_seconds(self) -> float:
-        if isinstance(self.delay, timedelta):
-            return self.delay.total_seconds()
-        return float(self.delay)
+        return seconds_of(self.delay)
+
+
+def seconds_of(span: float | timedelta) -> float:
+    """A span in seconds."""
+    return span.total_seconds() if isinstance(span, timedelta) else float(span)
 
 
 _OPTION_NAMES = frozenset(Options.__dataclass_fields__)
@@ -73,14 +107,30 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
         known = ", ".join(sorted(_OPTION_NAMES))
         raise ConfigError(f"unknown option {unknown[0]!r}: the options are {known}")
     if "tags" in changes:
-        changes = {**changes, "tags": _tags(changes["tags"])}
+        changes = {**changes, "tags": _texts("tags", changes["tags"])}
+    if isinstance(changes.get("unique_scope"), str):
+        changes = {**changes, "unique_scope": (changes["unique_scope"],)}
+    elif "unique_scope" in changes:
+        scope = _texts("unique_scope", changes["unique_scope"])
+        changes = {**changes, "unique_scope": scope}
     return replace(options, **changes)
 
 
-def _tags(tags: Any) -> tuple[str, ...]:
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
-        raise ConfigError(f"tags {tags!r} are not valid: a list of strings")
-    return tuple(tags)
+def _texts(what: str, texts: Any) -> tuple[str, ...]:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"{what} {texts!r} is not valid: a list of strings")
+    return tuple(texts)
+
+
+def scoped_key(task: str, options: Options) -> str | None:
+    """The unique key as it is stored: with its scope in front, so that one index serves all."""
+    if options.unique_key is None or not options.unique_scope:
+        return options.unique_key
+    values = {"task": task, "queue": options.queue, "tenant": options.tenant or ""}
+    scope = ",".join(
+        f"{name}={values[name]}" for name in UNIQUE_SCOPES if name in options.unique_scope
+    )
+    return f"{scope}|{options.unique_key}"
 
 
 def new_job(task: str, payload: Mapping[str, Json], options: Options, max_attempts: int) -> NewJob:
@@ -94,9 +144,13 @@ def new_job(task: str, payload: Mapping[str, Json], options: Options, max_attemp
         delay=options.delay_seconds,
         tenant=options.tenant,
         tags=options.tags,
-        unique_key=options.unique_key,
+        unique_key=scoped_key(task, options),
+        unique_mode=options.unique_mode,
+        unique_for=None if options.unique_for is None else seconds_of(options.unique_for),
+        unique_wait=options.unique_wait,
         max_attempts=max_attempts,
         timeout=options.timeout,
+        expires_at=options.expires_at,
     )
 
 
