@@ -1,0 +1,20 @@
+"""Turns a missing optional library into one line that says what to install."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pgqueue.errors import ExtraMissing
+
+
+@contextmanager
+def needs_pipeline(what: str) -> Iterator[None]:
+    """Around imports: raises ExtraMissing naming the extra `pipeline` when a library is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        # A missing module of our own is a bug, not an extra.
+        if (error.name or "").partition(".")[0] == "pgqueue":
+            raise
+        raise ExtraMissing(what, "pipeline") from error
