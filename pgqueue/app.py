@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -16,6 +19,8 @@ from pgqueue.db.borrowed import aborrowed, borrowed
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.engine import enqueue, inspect
+from pgqueue.engine.cancel import Cancelled, cancel_jobs
+from pgqueue.engine.result import polls, value_of
 from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, Retry
 from pgqueue.schedule import store
@@ -34,11 +39,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def _as_it_is(text: str) -> str:
+    return text
+
+
 class PgQueue:
     """An app: its settings, its tasks and its way to the database.
 
     Reads the environment when constructed and connects at first use. Safe to share between
-    threads and event loops. Raises ConfigError for settings that are not valid.
+    threads and event loops. Raises ConfigError for settings that are not valid. `redact` is given
+    each error message and traceback before it is stored with a job; it returns it without secrets.
     """
 
     def __init__(
@@ -47,10 +57,12 @@ class PgQueue:
         *,
         schema: str | None = None,
         embedded_dir: Path | None = None,
+        redact: Callable[[str], str] = _as_it_is,
     ) -> None:
         self.settings: Settings = read_settings(
             database_url=database_url, schema_name=schema, embedded_dir=embedded_dir
         )
+        self.redact = redact
         self.tasks = Registry()
         self.schedules: dict[str, Schedule] = {}
         self.pools = Pools(self.conninfo)
@@ -116,11 +128,38 @@ class PgQueue:
 
     def get_job(self, job_id: int) -> Job:
         """A job by id, live or finished; raises JobNotFound."""
-        return self._run(inspect.get_job(self.sql, job_id), None)
+        return self._known(self._run(inspect.get_job(self.sql, job_id), None))
 
     async def aget_job(self, job_id: int) -> Job:
         """`get_job` for async code."""
-        return await self._arun(inspect.get_job(self.sql, job_id), None)
+        return self._known(await self._arun(inspect.get_job(self.sql, job_id), None))
+
+    def cancel(self, *job_ids: int) -> Cancelled:
+        """Cancel jobs: waiting ones end at once, running ones within a second, by their worker."""
+        return self._run(cancel_jobs(self.sql, job_ids), None)
+
+    async def acancel(self, *job_ids: int) -> Cancelled:
+        """`cancel` for async code."""
+        return await self._arun(cancel_jobs(self.sql, job_ids), None)
+
+    def result(self, job: Job, timeout: float | None = None) -> Json:
+        """What `job.result` does."""
+        waits = polls(job, timeout)
+        while (ending := self._run(inspect.find_ending(self.sql, job), None)) is None:
+            time.sleep(next(waits))
+        return value_of(job, ending)
+
+    async def aresult(self, job: Job, timeout: float | None = None) -> Json:  # noqa: ASYNC109 - name
+        """What `job.aresult` does."""
+        waits = polls(job, timeout)
+        while True:
+            ending = await self._arun(inspect.find_ending(self.sql, job), None)
+            if ending is not None:
+                return value_of(job, ending)
+            await asyncio.sleep(next(waits))
+
+    def _known(self, job: Job) -> Job:
+        return replace(job, _results=self)
 
     # -- schedules -------------------------------------------------------------
 
@@ -213,6 +252,7 @@ class PgQueue:
             pools=self.pools,
             sql=self.sql,
             conninfo=self.conninfo,
+            redact=self.redact,
             schedules=tuple(self.schedules.values()),
             ticks=scheduler,
             options=options,
@@ -252,13 +292,13 @@ class PgQueue:
     # -- Sender: how tasks bring jobs into the database ------------------------
 
     def send(self, new: NewJob, connection: Any) -> Job:
-        return self._run(enqueue.enqueue_job(self.sql, new), connection)
+        return self._known(self._run(enqueue.enqueue_job(self.sql, new), connection))
 
     def send_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]:
         return self._run(enqueue.enqueue_jobs(self.sql, new_jobs), connection)
 
     async def asend(self, new: NewJob, connection: Any) -> Job:
-        return await self._arun(enqueue.enqueue_job(self.sql, new), connection)
+        return self._known(await self._arun(enqueue.enqueue_job(self.sql, new), connection))
 
     async def asend_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]:
         return await self._arun(enqueue.enqueue_jobs(self.sql, new_jobs), connection)

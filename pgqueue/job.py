@@ -97,7 +97,7 @@ class ResultReader(Protocol):
     """Who can wait for a job's end; the app is one."""
 
     def result(self, job: Job, timeout: float | None) -> Json: ...
-    async def aresult(self, job: Job, timeout: float | None) -> Json: ...
+    async def aresult(self, job: Job, timeout: float | None) -> Json: ...  # noqa: ASYNC109 - public
 
 
 class JobTransaction(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -25,7 +24,7 @@ def enqueue_job(sql: Sql, new: NewJob) -> Steps[Job]:
     single = _single(new)
     if not _needs_rules(new):
         ((job_id, *times),) = yield Statement(sql["insert_job"], single)
-        return _inserted(new, job_id, *times)
+        return _inserted(new, job_id, times)
     ((job_id, _),) = yield from _by_the_rules(Statement(sql["enqueue_job"], single), [new])
     rows = yield Statement(sql["find_job"], {"id": job_id})
     if not rows:
@@ -130,14 +129,8 @@ def _array_literal(texts: Sequence[str]) -> str:
     return "{" + ",".join(quoted) + "}"
 
 
-def _inserted(
-    new: NewJob,
-    job_id: int,
-    state: str,
-    run_at: datetime,
-    scheduled_at: datetime,
-    created_at: datetime,
-) -> Job:
+def _inserted(new: NewJob, job_id: int, returned: Sequence[Any]) -> Job:
+    state, run_at, scheduled_at, created_at = returned
     return Job(
         id=job_id,
         task=new.task,

@@ -53,8 +53,7 @@ def finish_within(
     """
     if not (yield from prove_lease(sql, ended.job_id, ended.lease, began)):
         return False
-    for statement in notes:
-        yield statement
+    yield from notes
     rows = yield _finish(sql, [ended])
     return bool(rows)
 

@@ -55,6 +55,7 @@ class Runner:
 
     def __init__(
         self,
+        *,
         tasks: Registry,
         pools: Pools,
         sql: Mapping[str, str],

@@ -34,6 +34,7 @@ from pgqueue.worker.heart import Heart
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.loop import ClaimLoop
+from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.shutdown import on_signals
 from pgqueue.worker.upkeep import Duty, Upkeep
@@ -68,6 +69,7 @@ class Worker:
         pools: Pools,
         sql: Mapping[str, str],
         conninfo: Callable[[], str],
+        redact: Callable[[str], str],
         schedules: Sequence[Schedule],
         ticks: bool,
         options: WorkerOptions,
@@ -84,7 +86,15 @@ class Worker:
         self._hand = Hand()
         self._pools = pools
         self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="pgqueue-job")
-        self._runner = Runner(tasks, pools, sql, self._threads)
+        self._notepad = Notepad()
+        self._runner = Runner(
+            tasks=tasks,
+            pools=pools,
+            sql=sql,
+            threads=self._threads,
+            notepad=self._notepad,
+            redact=redact,
+        )
         self._claim_link = Link("claims", conninfo)
         self._upkeep_link = Link("upkeep", conninfo)
         self._loop_seen = time.monotonic()
@@ -230,6 +240,7 @@ class Worker:
             sql=self._sql,
             link=self._claim_link,
             runner=self._runner,
+            notepad=self._notepad,
             hand=self._hand,
             lanes=LaneBook(self._options.queues, random),
             tasks=self._tasks.names(),
