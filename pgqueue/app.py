@@ -18,7 +18,7 @@ from pgqueue import embedded
 from pgqueue.db.borrowed import aborrowed, borrowed
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
-from pgqueue.engine import enqueue, inspect
+from pgqueue.engine import enqueue, inspect, quota
 from pgqueue.engine.cancel import Cancelled, cancel_jobs
 from pgqueue.engine.result import polls, value_of
 from pgqueue.errors import ConfigError, NotMigrated
@@ -133,6 +133,13 @@ class PgQueue:
     async def aget_job(self, job_id: int) -> Job:
         """`get_job` for async code."""
         return self._known(await self._arun(inspect.get_job(self.sql, job_id), None))
+
+    def set_quota(self, tenant: str, max_waiting: int | None) -> None:
+        """Let at most `max_waiting` jobs of a tenant wait; '*' is every tenant without its own.
+
+        None takes the quota away. Approximate: concurrent enqueuers may overshoot by their number.
+        """
+        self._run(quota.set_quota(self.sql, tenant, max_waiting), None)
 
     def cancel(self, *job_ids: int) -> Cancelled:
         """Cancel jobs: waiting ones end at once, running ones within a second, by their worker."""

@@ -187,6 +187,10 @@ begin
   if enqueue_v1.payload is null or jsonb_typeof(enqueue_v1.payload) <> 'object' then
     raise exception 'payload must be a JSON object' using errcode = '22023';
   end if;
+  if octet_length(enqueue_v1.payload::text) > 1000000 then
+    raise exception 'payload has % bytes, and 1000000 is the most',
+      octet_length(enqueue_v1.payload::text) using errcode = '22023';
+  end if;
   if enqueue_v1.run_at is not null and enqueue_v1.delay is not null then
     raise exception 'run_at and delay exclude each other: give one of them' using errcode = '22023';
   end if;

@@ -16,6 +16,10 @@ from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Job, Json, NotStorable, storable_json
 
 
+PAYLOAD_LIMIT = 1_000_000
+"""Bytes of JSON a payload may have; enqueue_v1 says the same. Store large things elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """What a handler takes: its payload's type, and the names of what is injected."""
@@ -34,7 +38,7 @@ class Signature:
         try:
             valid = self.adapter.validate_python(given)
             payload: dict[str, Json] = self.adapter.dump_python(valid, mode="json")
-            storable_json(payload)
+            storable_json(payload, limit=PAYLOAD_LIMIT)
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
         except (PydanticSerializationError, NotStorable) as error:
