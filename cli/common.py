@@ -45,11 +45,29 @@ def load_app(target: str | None) -> PgQueue:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ConfigError(f"app {target!r} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"app {target!r} cannot be imported: {type(error).__name__}: {error} "
+            "(PGQUEUE_DEBUG=1 shows where)"
+        ) from error
     found = getattr(module, attribute, None)
     if not isinstance(found, PgQueue):
         what = "does not exist" if found is None else f"is a {type(found).__name__}"
         raise ConfigError(f"app {target!r}: {attribute} {what}; it must be a PgQueue")
     return found
+
+
+def ready_app(target: str | None) -> PgQueue:
+    """`load_app`, connected to a database that this version can work with.
+
+    Raises DatabaseUnreachable, NotMigrated or SchemaTooNew before a command has written anything.
+    """
+    from pgqueue.db.version import check_version
+
+    pgq = load_app(target)
+    with pgq.connection() as connection:
+        check_version(connection, pgq.settings.schema_name)
+    return pgq
 
 
 def parsed_json(text: str, what: str) -> dict[str, Any]:

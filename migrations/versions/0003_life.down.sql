@@ -1,3 +1,38 @@
+drop view pgqueue.dead_letters;
+drop view pgqueue.stuck_jobs;
+drop view pgqueue.unknown_tasks;
+drop view pgqueue.queue_stats;
+
+create view pgqueue.queue_stats as
+select
+  queue,
+  coalesce(settings.paused, false) as paused,
+  count(*) filter (where status = 'queued') as queued,
+  count(*) filter (where status = 'scheduled') as scheduled,
+  count(*) filter (where status = 'retrying') as retrying,
+  count(*) filter (where status = 'blocked') as blocked,
+  count(*) filter (where status = 'waiting') as waiting,
+  count(*) filter (where status = 'running') as running,
+  pgqueue.clock() - min(run_at) filter (where status = 'queued') as oldest_due
+from (
+  select
+    queue,
+    run_at,
+    case
+      when state <> 'queued' or run_at <= pgqueue.clock() then state
+      when attempt > 0 then 'retrying'
+      else 'scheduled'
+    end as status
+  from pgqueue.jobs
+) as live
+full join (select name as queue, paused from pgqueue.queues) as settings using (queue)
+group by queue, settings.paused;
+
+alter table pgqueue.queues
+  drop column paused_at,
+  drop column paused_by,
+  drop column pause_reason;
+
 drop function pgqueue.enqueue(
   text, jsonb, text, integer, timestamptz, interval, text, text[], text, text, interval, integer,
   double precision, timestamptz, jsonb

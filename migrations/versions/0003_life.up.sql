@@ -373,3 +373,110 @@ create function pgqueue.enqueue(
       unique_for, max_attempts, timeout, expires_at, headers
     )
 $body$;
+
+-- Who paused a queue, when and why; null while it is not paused.
+alter table pgqueue.queues
+  add column paused_at timestamptz,
+  add column paused_by text,
+  add column pause_reason text;
+
+create or replace view pgqueue.queue_stats as
+select
+  queue,
+  coalesce(settings.paused, false) as paused,
+  count(*) filter (where status = 'queued') as queued,
+  count(*) filter (where status = 'scheduled') as scheduled,
+  count(*) filter (where status = 'retrying') as retrying,
+  count(*) filter (where status = 'blocked') as blocked,
+  count(*) filter (where status = 'waiting') as waiting,
+  count(*) filter (where status = 'running') as running,
+  pgqueue.clock() - min(run_at) filter (where status = 'queued') as oldest_due,
+  settings.paused_at,
+  settings.paused_by,
+  settings.pause_reason
+from (
+  select
+    queue,
+    run_at,
+    case
+      when state <> 'queued' or run_at <= pgqueue.clock() then state
+      when attempt > 0 then 'retrying'
+      else 'scheduled'
+    end as status
+  from pgqueue.jobs
+) as live
+full join (
+  select name as queue, paused, paused_at, paused_by, pause_reason
+  from pgqueue.queues
+) as settings using (queue)
+group by
+  queue, settings.paused, settings.paused_at, settings.paused_by, settings.pause_reason;
+
+-- Tasks with queued jobs that are due and that no live worker of their queue knows.
+create view pgqueue.unknown_tasks as
+select due.task, due.queue, due.jobs, due.oldest_run_at
+from (
+  select task, queue, count(*) as jobs, min(run_at) as oldest_run_at
+  from pgqueue.jobs
+  where state = 'queued'
+    and run_at <= pgqueue.clock()
+  group by task, queue
+) as due
+where not exists (
+  select
+  from pgqueue.workers
+  where workers.heartbeat_at > pgqueue.clock() - interval '15 seconds'
+    and (cardinality(workers.queues) = 0 or due.queue = any(workers.queues))
+    and due.task = any(workers.tasks)
+);
+
+-- Jobs that need a person, one row per job and reason: `worker-died` (rescue should have come),
+-- `over-timeout` (10 s past its timeout), `cancel-ignored` (marked for more than 10 s), `no-worker`
+-- (due for more than 5 minutes in a queue that is not paused, and no live worker of that queue knows
+-- the task). `since` says from when on.
+create view pgqueue.stuck_jobs as
+select jobs.id, jobs.task, jobs.queue, jobs.state, jobs.worker_id, stuck.reason, stuck.since
+from pgqueue.jobs
+left join pgqueue.workers on workers.id = jobs.worker_id
+cross join lateral (
+  values
+    (
+      'worker-died',
+      coalesce(workers.heartbeat_at, jobs.started_at) + interval '15 seconds',
+      workers.id is null or workers.heartbeat_at < pgqueue.clock() - interval '15 seconds'
+    ),
+    (
+      'over-timeout',
+      jobs.started_at + jobs.timeout * interval '1 second',
+      jobs.started_at + (jobs.timeout + 10) * interval '1 second' < pgqueue.clock()
+    ),
+    (
+      'cancel-ignored',
+      jobs.cancel_requested_at,
+      jobs.cancel_requested_at < pgqueue.clock() - interval '10 seconds'
+    )
+) as stuck (reason, since, is_so)
+where jobs.state = 'running'
+  and stuck.is_so
+union all
+select jobs.id, jobs.task, jobs.queue, jobs.state, jobs.worker_id, 'no-worker', jobs.run_at
+from pgqueue.unknown_tasks
+join pgqueue.jobs using (task, queue)
+where jobs.state = 'queued'
+  and jobs.run_at < pgqueue.clock() - interval '5 minutes'
+  and not exists (
+    select
+    from pgqueue.queues
+    where queues.name = jobs.queue
+      and queues.paused
+  );
+
+-- What failed for good and waits for a person: `pgq jobs retry`, or `pgq jobs delete`.
+create view pgqueue.dead_letters as
+select
+  id, task, queue, tenant, tags, payload, attempt, max_attempts,
+  errors -> -1 ->> 'reason' as reason,
+  errors -> -1 ->> 'message' as message,
+  created_at, started_at, finished_at
+from pgqueue.finished_jobs
+where state = 'failed';

@@ -67,6 +67,9 @@ def _settings_tables(metadata: MetaData) -> None:
         _required("name", Text()),
         _required("paused", Boolean(), "false"),
         _required("created_at", _TIME, "clock_now()"),
+        Column("paused_at", _TIME),
+        Column("paused_by", Text),
+        Column("pause_reason", Text),
         PrimaryKeyConstraint("name", name="queues_pkey"),
     )
     Table(
