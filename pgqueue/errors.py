@@ -11,10 +11,13 @@ PgQueueError
 ├── UniqueKeyTaken           another job holds the unique key (unique_mode="raise")
 ├── UniqueKeyBusy            an open transaction holds the unique key
 ├── JobNotFound              no job with that id, live or finished
+├── HandlerCrashed           the process of a handler died (isolation="process")
+├── WrongState               the job is not in a state in which this can be done
 ├── JobFailed                the awaited job ended as failed or cancelled
 ├── ResultTimeout            the awaited job has not ended in time
 ├── LeaseLost                the job is no longer this worker's
 ├── TransactionEnded         a handler committed or rolled back what is ours to end
+├── ChoreLost                a maintenance duty is in somebody else's hands
 ├── NotMigrated              the database lacks our tables, or holds older ones
 ├── SchemaTooNew             the database was migrated by a newer, incompatible pgqueue
 ├── DatabaseUnreachable      no connection, at start
@@ -124,6 +127,23 @@ class JobNotFound(PgQueueError, LookupError):
         super().__init__(f"job {job_id} does not exist, or retention has dropped it")
 
 
+class HandlerCrashed(PgQueueError):
+    """The process of a handler died; `manner` says by which signal or exit code."""
+
+    def __init__(self, manner: str) -> None:
+        self.manner = manner
+        super().__init__(f"the handler's process {manner}")
+
+
+class WrongState(PgQueueError):
+    """The job is not in a state in which this can be done; `state` is the one it is in."""
+
+    def __init__(self, job_id: int, state: str, step: str) -> None:
+        self.job_id = job_id
+        self.state = state
+        super().__init__(f"job {job_id} is {state}: {step}")
+
+
 class JobFailed(PgQueueError):
     """The awaited job ended as failed or cancelled; `state` and `reason` say how."""
 
@@ -163,6 +183,14 @@ class TransactionEnded(PgQueueError):
             f"the handler of job {job_id} ended the transaction it was given: "
             "leave commit and rollback to pgqueue, or use job.transaction()"
         )
+
+
+class ChoreLost(PgQueueError):
+    """A maintenance duty is in somebody else's hands."""
+
+    def __init__(self, chore: str) -> None:
+        self.chore = chore
+        super().__init__(f"the chore {chore!r} is being done by somebody else: try again later")
 
 
 class NotMigrated(PgQueueError):
