@@ -81,6 +81,8 @@ class PgQueue:
         *,
         name: str | None = None,
         retry: Retry | None = None,
+        isolation: str | None = None,
+        memory_limit: int | None = None,
         **options: Any,
     ) -> Callable[[Callable[..., R]], Task[R]]: ...
 
@@ -91,14 +93,18 @@ class PgQueue:
         *,
         name: str | None = None,
         retry: Retry | None = None,
+        isolation: str | None = None,
+        memory_limit: int | None = None,
         **options: Any,
     ) -> Any:
         """Register a function, sync or async, as a task.
 
         Its name is the function's with dashes, unless given. Without `retry` a job is tried once;
         a crash of the worker is no try. `options` are those of `Task.using`: queue, priority,
-        timeout, tags, … Raises ConfigError for options that are not valid and for
-        a name that is taken.
+        timeout, tags, … A sync function runs in a thread, or with `isolation="process"` in a
+        child process of its own, which is killed on timeout and cancel and may use at most
+        `memory_limit` bytes of address space (Linux). Raises ConfigError for options that are not
+        valid and for a name that is taken.
         """
 
         def register(handler: Callable[..., Any]) -> Task[Any]:
@@ -108,6 +114,8 @@ class PgQueue:
                 sender=self,
                 options=changed(Options(), options),
                 retry=retry or Retry(),
+                isolation=isolation,
+                memory_limit=memory_limit,
             )
             self.tasks.add(task)
             return task

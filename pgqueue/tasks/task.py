@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pgqueue.errors import ConfigError
 from pgqueue.job import Job, Json, NewJob, Retry
+from pgqueue.tasks.isolation import checked_isolation, checked_memory
 from pgqueue.tasks.names import checked_queue, checked_task
 from pgqueue.tasks.payload import Signature, signature_of
 
@@ -165,12 +166,16 @@ class Task(Generic[R]):
         sender: Sender,
         options: Options,
         retry: Retry,
+        isolation: str | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         self.name = checked_task(name)
         self.function = function
         self.options = options
         self.retry = retry
         self.is_async = inspect.iscoroutinefunction(function)
+        self.isolation = checked_isolation(name, function, isolation)
+        self.memory_limit = checked_memory(name, self.isolation, memory_limit)
         self._sender = sender
         update_wrapper(self, function)
 
@@ -183,7 +188,13 @@ class Task(Generic[R]):
     @cached_property
     def signature(self) -> Signature:
         """Read at first use: annotations may name what is defined further down."""
-        return signature_of(self.name, self.function)
+        signature = signature_of(self.name, self.function)
+        if self.isolation == "process" and signature.connection_parameter:
+            raise ConfigError(
+                f"task {self.name!r}: a connection cannot go into another process: "
+                'use job.transaction(), or leave isolation="process" out'
+            )
+        return signature
 
     def using(self, **options: Any) -> Enqueuing:
         """This task with other options: queue, priority, run_at, delay, tenant, tags, …

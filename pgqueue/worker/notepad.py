@@ -28,13 +28,13 @@ class Notepad:
         """Raises ValueError for a percentage outside of 0 to 100."""
         if not 0 <= percent <= 100:  # noqa: PLR2004 - per cent
             raise ValueError(f"progress({percent!r}): 0 to 100 percent")
-        self._add(Progress(job_id, lease, float(percent), _storable(message)))
+        self.add(Progress(job_id, lease, float(percent), _storable(message)))
 
     def log(self, job_id: int, lease: int, message: str, level: str) -> None:
         """Raises ValueError for an unknown level."""
         if level not in LEVELS:
             raise ValueError(f"log(level={level!r}): one of {', '.join(LEVELS)}")
-        self._add(LogLine(job_id, lease, time.monotonic(), level, _storable(message)))
+        self.add(LogLine(job_id, lease, time.monotonic(), level, _storable(message)))
 
     def take(self) -> list[Note]:
         """All notes; `give_back` those that could not be written."""
@@ -56,7 +56,8 @@ class Notepad:
     def __bool__(self) -> bool:
         return bool(self._notes)
 
-    def _add(self, note: Note) -> None:
+    def add(self, note: Note) -> None:
+        """Keep a note that was checked before."""
         with self._lock:
             self._notes.append(note)
             del self._notes[:-LINES_LIMIT]

@@ -13,23 +13,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError
 
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Statement, arun, run
 from pgqueue.engine.finish import finish_within, prove_lease
 from pgqueue.engine.notes import note_statements
 from pgqueue.engine.retry import wait_or_end
-from pgqueue.errors import Cancel, Fail, LeaseLost, PayloadInvalid, RetryAfter, Snooze, Verdict
+from pgqueue.errors import (
+    Cancel,
+    Fail,
+    HandlerCrashed,
+    LeaseLost,
+    PayloadInvalid,
+    RetryAfter,
+    Snooze,
+    Verdict,
+)
 from pgqueue.events import JobEnded, JobRequeued, JobStarted, LeasesLost, emit
 from pgqueue.job import Ended, Job, NotStorable, Outcome, Requeued, State, storable_json
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.notepad import Notepad
-
-RESULT_LIMIT = 1_000_000
-"""Bytes of JSON that a result may have."""
+from pgqueue.worker.processes import NotStarted, Processes
+from pgqueue.worker.results import completed
 
 MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 16_000
@@ -61,6 +69,7 @@ class Runner:
         sql: Mapping[str, str],
         threads: ThreadPoolExecutor,
         notepad: Notepad,
+        processes: Processes,
         redact: Callable[[str], str],
     ) -> None:
         self._tasks = tasks
@@ -68,6 +77,7 @@ class Runner:
         self._sql = sql
         self._threads = threads
         self._notepad = notepad
+        self._processes = processes
         self._redact = redact
         self._running: dict[int, RunningJob] = {}
         self.lingering: set[asyncio.Future[Any]] = set()
@@ -123,20 +133,23 @@ class Runner:
             raise
         # SystemExit, too: a handler that calls sys.exit() fails, and the worker goes on.
         except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - recorded
-            reason = "timeout" if limit.expired() else "exception"
+            reason = "timeout" if limit.expired() else _reason_of(error)
             return Settled(self._of_error(task, job, running, reason, error))
 
     async def _call(
         self, task: Task[Any], job: Job, running: RunningJob, arguments: dict[str, Any]
     ) -> Settled:
+        if task.isolation == "process":
+            result = await self._processes.run(task, job, running)
+            return Settled(Ended(job.id, running.lease, State.COMPLETED, result))
         place = task.signature.connection_parameter
         if task.is_async and place is None:
-            return Settled(_completed(job, await task.function(**arguments)))
+            return Settled(completed(job, await task.function(**arguments)))
         if task.is_async:
             return await self._call_in_transaction(task, job, running, arguments)
         if place is None:
             value = await self._in_thread(running, functools.partial(task.function, **arguments))
-            return Settled(_completed(job, value))
+            return Settled(completed(job, value))
         call = functools.partial(self._thread_transaction, task, job, running, arguments)
         settled: Settled = await self._in_thread(running, call)
         return settled
@@ -146,7 +159,7 @@ class Runner:
     ) -> Settled:
         async with running.aopen() as (connection, began):
             arguments[task.signature.connection_parameter or ""] = connection
-            ended = _completed(job, await task.function(**arguments))
+            ended = completed(job, await task.function(**arguments))
             steps = finish_within(self._sql, ended, began, self._last_notes(job))
             if not await arun(connection, steps):
                 raise LeaseLost(job.id, running.lease)
@@ -157,7 +170,7 @@ class Runner:
     ) -> Settled:
         with running.open() as (connection, began):
             arguments[task.signature.connection_parameter or ""] = connection
-            ended = _completed(job, task.function(**arguments))
+            ended = completed(job, task.function(**arguments))
             steps = finish_within(self._sql, ended, began, self._last_notes(job))
             if not run(connection, steps):
                 raise LeaseLost(job.id, running.lease)
@@ -181,7 +194,7 @@ class Runner:
             return self._of_verdict(job, error)
         if isinstance(error, NotStorable | PydanticSerializationError):
             return self._failed(job, "bad-result", error)
-        if running.database_lost:
+        if running.database_lost or isinstance(error, NotStarted):
             return Requeued(job.id, running.lease, DATABASE_AWAY_WAIT, uncounted=1)
         return self._after_failure(task, job, reason, error)
 
@@ -257,19 +270,13 @@ def _lease(job: Job) -> int:
     return job.lease
 
 
+def _reason_of(error: BaseException) -> str:
+    return "crashed" if isinstance(error, HandlerCrashed) else "exception"
+
+
 def _is_being_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _completed(job: Job, value: Any) -> Ended:
-    """The ending of a handler that returned; raises what it returned if that is a verdict."""
-    if isinstance(value, Verdict):
-        raise value
-    if value is None:
-        return Ended(job.id, _lease(job), State.COMPLETED)
-    result = storable_json(to_jsonable_python(value, inf_nan_mode="constants"), limit=RESULT_LIMIT)
-    return Ended(job.id, _lease(job), State.COMPLETED, result)
 
 
 def _of_cancelling(job: Job, running: RunningJob) -> Outcome:

@@ -35,6 +35,7 @@ from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.loop import ClaimLoop
 from pgqueue.worker.notepad import Notepad
+from pgqueue.worker.processes import Processes
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.shutdown import on_signals
 from pgqueue.worker.upkeep import Duty, Upkeep
@@ -87,12 +88,14 @@ class Worker:
         self._pools = pools
         self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="pgqueue-job")
         self._notepad = Notepad()
+        self._processes = Processes(conninfo, settings.schema_name, self._notepad)
         self._runner = Runner(
             tasks=tasks,
             pools=pools,
             sql=sql,
             threads=self._threads,
             notepad=self._notepad,
+            processes=self._processes,
             redact=redact,
         )
         self._claim_link = Link("claims", conninfo)
@@ -140,6 +143,7 @@ class Worker:
         if self._stopping:
             return
         self._stopping = reason
+        self._processes.stopping = True
         emit(WorkerStopping(self._id, reason, len(self._hand.running)))
         self._claims.stop_claiming()
 
@@ -191,6 +195,8 @@ class Worker:
     def _check_tasks(self) -> None:
         for task in self._tasks:
             _ = task.signature  # raises ConfigError now, not at the first job
+            if task.isolation == "process":
+                self._processes.check(task)
 
     def _enter(self) -> None:
         with connect(self._conninfo()) as connection:
@@ -225,6 +231,7 @@ class Worker:
     async def _leave(self) -> None:
         await asyncio.to_thread(self._heart.stop)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._processes.close()
         # Where the database is away, others forget this worker when its heartbeat is old.
         with suppress(TimeoutError, LinkDown):
             async with asyncio.timeout(CANCEL_GRACE):

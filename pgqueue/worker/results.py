@@ -1,0 +1,27 @@
+"""What a handler returned, made storable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from pgqueue.errors import Verdict
+from pgqueue.job import Ended, Job, State, storable_json
+
+RESULT_LIMIT = 1_000_000
+"""Bytes of JSON that a result may have."""
+
+
+def completed(job: Job, value: Any) -> Ended:
+    """The ending of a handler that returned; raises what it returned if that is a verdict.
+
+    Raises NotStorable or PydanticSerializationError for a value that jsonb cannot hold.
+    """
+    lease = job.lease or 0
+    if isinstance(value, Verdict):
+        raise value
+    if value is None:
+        return Ended(job.id, lease, State.COMPLETED)
+    result = storable_json(to_jsonable_python(value, inf_nan_mode="constants"), limit=RESULT_LIMIT)
+    return Ended(job.id, lease, State.COMPLETED, result)
