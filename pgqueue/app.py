@@ -19,10 +19,10 @@ from pgqueue.db.borrowed import aborrowed, borrowed
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.engine import enqueue, inspect, quota
-from pgqueue.engine.cancel import Cancelled, cancel_jobs
 from pgqueue.engine.result import polls, value_of
 from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, Retry
+from pgqueue.operations import Operations
 from pgqueue.schedule import store
 from pgqueue.schedule.store import Schedule, Stored
 from pgqueue.schedule.tick import Ticked, tick
@@ -43,7 +43,7 @@ def _as_it_is(text: str) -> str:
     return text
 
 
-class PgQueue:
+class PgQueue(Operations):
     """An app: its settings, its tasks and its way to the database.
 
     Reads the environment when constructed and connects at first use. Safe to share between
@@ -148,14 +148,6 @@ class PgQueue:
         None takes the quota away. Approximate: concurrent enqueuers may overshoot by their number.
         """
         self._run(quota.set_quota(self.sql, tenant, max_waiting), None)
-
-    def cancel(self, *job_ids: int) -> Cancelled:
-        """Cancel jobs: waiting ones end at once, running ones within a second, by their worker."""
-        return self._run(cancel_jobs(self.sql, job_ids), None)
-
-    async def acancel(self, *job_ids: int) -> Cancelled:
-        """`cancel` for async code."""
-        return await self._arun(cancel_jobs(self.sql, job_ids), None)
 
     def result(self, job: Job, timeout: float | None = None) -> Json:
         """What `job.result` does."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pgqueue.db.run import Statement, Steps
+from pgqueue.engine.operate import Operator
 from pgqueue.job import Job
 
 Sql = Mapping[str, str]
@@ -25,11 +26,17 @@ class Cancelled:
 
 
 def cancel_jobs(
-    sql: Sql, ids: Collection[int], *, reason: str = "cancelled", message: str = "cancelled"
+    sql: Sql,
+    ids: Collection[int],
+    operator: Operator | None = None,
+    *,
+    reason: str = "cancelled",
+    message: str = "cancelled",
 ) -> Steps[Cancelled]:
     """Cancel jobs by id. Waiting ones end here; running ones end when their worker sees the mark.
 
-    In batches of 500, each its own statement, so that no lock is held for long.
+    Where an `operator` acts, audit_log tells it. In batches of 500, each its own statement, so that
+    no lock is held for long.
     """
     remaining = sorted(set(ids))
     became: dict[int, str] = {}
@@ -39,6 +46,8 @@ def cancel_jobs(
                 "ids": remaining[start : start + BATCH],
                 "reason": reason,
                 "message": message,
+                "who": operator.who if operator else None,
+                "source": operator.source if operator else None,
             }
             rows = yield Statement(sql["cancel_jobs"], params)
             became.update(dict(rows))

@@ -45,6 +45,25 @@ with
       expires_at, crashes, suspect, 'cancelled', pgqueue.clock_now()
     from ended_jobs
     returning id
+  ),
+  -- Expiry has no operator and leaves no line here.
+  recorded as (
+    insert into pgqueue.audit_log (who, source, action, target, details)
+    select
+      %(who)s::text,
+      %(source)s::text,
+      'cancel',
+      case when count(*) = 1 then 'job ' || min(id) else count(*) || ' jobs' end,
+      jsonb_build_object('ids', jsonb_agg(id order by id))
+    from (
+      select id
+      from marked_jobs
+      union all
+      select id
+      from cancelled_jobs
+    ) as met
+    where %(who)s::text is not null
+    having count(*) > 0
   )
 select id, 'marked' as became
 from marked_jobs

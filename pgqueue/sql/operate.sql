@@ -2,7 +2,7 @@
 -- the deed and the record of it are one commit.
 
 -- How long a retry waits for a unique key that an open transaction holds.
--- name: wait_briefly
+-- name: wait_for_keys
 select set_config('lock_timeout', '1s', true)
 
 -- Where jobs are: live (finished_at is null) or finished.
