@@ -240,11 +240,14 @@ class PgQueue(Operations):
         shutdown_timeout: float | None = None,
         burst: bool = False,
         scheduler: bool = True,
+        health_host: str = "127.0.0.1",
+        health_port: int | None = None,
     ) -> Worker:
         """A worker of this app's tasks; `await worker.run()` works until told to stop.
 
         Without `queues` it takes from all. In `burst` mode it ends when nothing is left that is
-        due. With `scheduler` it ticks, too.
+        due. With `scheduler` it ticks, too. With a `health_port` (0: any free one) it answers
+        `/healthz` and `/readyz` there.
         """
         options = WorkerOptions(
             queues=tuple(checked_queue(queue) for queue in queues),
@@ -252,6 +255,8 @@ class PgQueue(Operations):
             shutdown_timeout=shutdown_timeout,
             burst=burst,
             version=__version__,
+            health_host=health_host,
+            health_port=self.settings.health_port if health_port is None else health_port,
         )
         return Worker(
             tasks=self.tasks,

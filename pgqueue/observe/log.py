@@ -67,6 +67,14 @@ def _short_error(error: str) -> dict[str, Any]:
     return {name: described[name] for name in ("reason", "type", "message") if name in described}
 
 
+def _stats(event: Any) -> Line:
+    waiting = f"{event.queued}" if event.queued_is_exact else f"about {event.queued}"
+    return "info", (
+        f"{event.completed} completed and {event.failed} failed in {event.seconds:.0f} s, "
+        f"{event.active} active, {waiting} queued, {event.schedules} schedules"
+    )
+
+
 def _ended(event: Any) -> Line:
     level = {"completed": "debug", "cancelled": "info"}.get(event.state, "error")
     return level, f"job {event.state}"
@@ -93,6 +101,13 @@ _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
     events.LeasesLost: lambda _: ("warning", "endings came too late: the leases were lost"),
     events.StraysHandedBack: lambda _: ("warning", "claims without a reply were handed back"),
     events.JobsRescued: lambda _: ("warning", "jobs of a dead worker were taken back"),
+    events.DaysDropped: lambda event: (
+        "info",
+        "old days of finished jobs were dropped"
+        if event.dropped
+        else "old days of finished jobs wait for a reader to end its transaction",
+    ),
+    events.WorkerStats: _stats,
     events.ConnectionLost: lambda _: ("warning", "database connection lost, reconnecting"),
     events.ConnectionRestored: lambda _: ("info", "database connection restored"),
     events.DutyFailed: lambda _: ("error", "a duty failed and is tried again at its next turn"),

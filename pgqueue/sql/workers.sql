@@ -152,3 +152,10 @@ set
 from held_jobs
 where jobs.ctid = held_jobs.tid
 returning jobs.id
+
+-- A row comes back while a new version may be on its way: some worker has started lately.
+-- name: find_rollout
+select id
+from pgqueue.workers
+where started_at > pgqueue.clock() - %(seconds)s * interval '1 second'
+limit 1

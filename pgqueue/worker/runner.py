@@ -8,7 +8,7 @@ import functools
 import random
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +38,7 @@ from pgqueue.tasks.task import Task
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.processes import NotStarted, Processes
 from pgqueue.worker.results import completed
+from pgqueue.worker.rollout import ROLLOUT_WAIT
 
 MESSAGE_LIMIT = 2_000
 TRACEBACK_LIMIT = 16_000
@@ -71,6 +72,7 @@ class Runner:
         notepad: Notepad,
         processes: Processes,
         redact: Callable[[str], str],
+        is_rollout: Callable[[], Awaitable[bool]],
     ) -> None:
         self._tasks = tasks
         self._pools = pools
@@ -79,6 +81,7 @@ class Runner:
         self._notepad = notepad
         self._processes = processes
         self._redact = redact
+        self._is_rollout = is_rollout
         self._running: dict[int, RunningJob] = {}
         self.lingering: set[asyncio.Future[Any]] = set()
         """Threads that still run although their job has ended here: timed out or handed back."""
@@ -121,7 +124,7 @@ class Runner:
         try:
             arguments = task.signature.arguments(job.payload)
         except PayloadInvalid as error:
-            return Settled(self._failed(job, "payload-invalid", error))
+            return Settled(await self._of_invalid(job, error))
         if task.signature.job_parameter:
             arguments[task.signature.job_parameter] = replace(job, _handle=running)
         # A job inserted by SQL or by a schedule carries no timeout of its own.
@@ -197,6 +200,13 @@ class Runner:
         if running.database_lost or isinstance(error, NotStarted):
             return Requeued(job.id, running.lease, DATABASE_AWAY_WAIT, uncounted=1)
         return self._after_failure(task, job, reason, error)
+
+    async def _of_invalid(self, job: Job, error: PayloadInvalid) -> Outcome:
+        if not await self._is_rollout():
+            return self._failed(job, "payload-invalid", error)
+        # A newer version may be on its way that can read it.
+        described = self._described(job, "payload-invalid", error)
+        return Requeued(job.id, _lease(job), ROLLOUT_WAIT, uncounted=1, error=described)
 
     def _failed(self, job: Job, reason: str, error: BaseException) -> Ended:
         described = self._described(job, reason, error)

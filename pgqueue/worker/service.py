@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from random import random
 
 from pgqueue.db.pools import Pools, connect
-from pgqueue.db.run import Statement, Steps, run
+from pgqueue.db.run import Steps, run
 from pgqueue.db.version import check_version
-from pgqueue.engine.rescue import forget_worker, hand_back_strays, register_worker, rescue_jobs
+from pgqueue.engine.rescue import forget_worker, hand_back_strays, register_worker
 from pgqueue.events import (
-    JobsRescued,
     StraysHandedBack,
     WorkerFenced,
     WorkerStarted,
@@ -29,20 +28,23 @@ from pgqueue.schedule.store import Schedule, put_schedule
 from pgqueue.schedule.tick import tick
 from pgqueue.settings import Settings, described_target
 from pgqueue.tasks.registry import Registry
+from pgqueue.worker.chores import HOLD, Chores, worker_chores
 from pgqueue.worker.hand import Hand
-from pgqueue.worker.heart import Heart
+from pgqueue.worker.health import HealthServer
+from pgqueue.worker.heart import GAP_BEATS, Heart
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.loop import ClaimLoop
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.processes import Processes
+from pgqueue.worker.rollout import Rollout
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.shutdown import on_signals
+from pgqueue.worker.statistics import Done, StatsLine
 from pgqueue.worker.upkeep import Duty, Upkeep
 
 ALL_QUEUES = ("*",)
 RECONCILE_EVERY = 10.0
-PARTITIONS_EVERY = 3600.0
 WATCH_EVERY = 0.5
 CANCEL_GRACE = 5.0
 """Seconds that cancelled handlers get to wind up before the process leaves without them."""
@@ -57,6 +59,8 @@ class WorkerOptions:
     shutdown_timeout: float | None = None
     burst: bool = False
     version: str = ""
+    health_host: str = "127.0.0.1"
+    health_port: int | None = None
 
 
 class Worker:
@@ -97,9 +101,11 @@ class Worker:
             notepad=self._notepad,
             processes=self._processes,
             redact=redact,
+            is_rollout=Rollout(sql, pools).is_on,
         )
         self._claim_link = Link("claims", conninfo)
         self._upkeep_link = Link("upkeep", conninfo)
+        self._health: HealthServer | None = None
         self._loop_seen = time.monotonic()
         self._stopping = ""
 
@@ -119,9 +125,17 @@ class Worker:
         self._event_loop = asyncio.get_running_loop()
         self._check_tasks()
         self._pools.resize(self._concurrency + 1)
-        await asyncio.to_thread(self._enter)
+        if self._options.health_port is not None:
+            self._health = HealthServer(self, self._options.health_host, self._options.health_port)
+        try:
+            await asyncio.to_thread(self._enter)
+            await self._live()
+        finally:
+            if self._health is not None:
+                self._health.stop()
+
+    async def _live(self) -> None:
         self._claims = self._new_claim_loop()
-        self._upkeep = Upkeep(self._duties())
         self._heart = Heart(
             self,
             self._sql,
@@ -129,8 +143,12 @@ class Worker:
             interval=self._settings.beat_every,
             timeout=self._settings.heartbeat_timeout,
         )
+        self._chores = self._new_chores()
+        self._upkeep = Upkeep(self._duties())
         undo_signals = on_signals(self.stop)
         self._heart.start()
+        if self._health is not None:
+            self._health.start()
         self._announce()
         try:
             await self._work()
@@ -160,6 +178,7 @@ class Worker:
             await asyncio.wait([upkeep], timeout=CANCEL_GRACE)
             if not upkeep.done():
                 await self._upkeep_link.close()
+            await self._chores.close()
             for task in (upkeep, *background):
                 task.cancel()
             await asyncio.gather(upkeep, *background, return_exceptions=True)
@@ -201,7 +220,6 @@ class Worker:
     def _enter(self) -> None:
         with connect(self._conninfo()) as connection:
             check_version(connection, self._settings.schema_name)
-            run(connection, _one(Statement(self._sql["make_partitions"])))
             for schedule in self._schedules:
                 run(connection, put_schedule(self._sql, schedule))
             self._id = run(connection, self._registration())
@@ -225,6 +243,7 @@ class Worker:
                 concurrency=self._concurrency,
                 tasks=tuple(self._tasks.names()),
                 database=described_target(self._conninfo()),
+                health=self._health.url if self._health else None,
             )
         )
 
@@ -262,30 +281,46 @@ class Worker:
     def _duties(self) -> list[Duty]:
         settings = self._settings
         duties = [
-            Duty("rescue", settings.beat_every, self._rescue),
+            Duty("chores", settings.beat_every, self._chores.turn),
             Duty("strays", RECONCILE_EVERY, self._hand_back_strays),
-            Duty("partitions", PARTITIONS_EVERY, self._make_partitions),
         ]
         if self._ticks:
             duties.append(Duty("tick", settings.poll_interval, self._tick))
+        if every := settings.stats_interval:
+            line = StatsLine(self._sql, self._upkeep_link, self.worker_id, self._done)
+            duties.append(Duty("statistics", every, line.tell, due=time.monotonic() + every))
         return duties
 
-    async def _rescue(self) -> None:
-        steps = rescue_jobs(self._sql, self._settings.heartbeat_timeout)
-        rescued = await self._upkeep_link.execute(steps)
-        for one in rescued:
-            emit(JobsRescued(one.worker_id, one.job_ids))
-        if rescued:
-            self._claims.wake()
+    def _new_chores(self) -> Chores:
+        timeout = self._settings.heartbeat_timeout
+        chores = worker_chores(
+            self._sql,
+            heartbeat_timeout=timeout,
+            beat_every=self._settings.beat_every,
+            # While we could not reach the database, others could not either, perhaps: they get
+            # the time to beat again.
+            may_rescue=lambda: self._heart.steadiness() >= timeout,
+            wake=self._claims.wake,
+        )
+        return Chores(
+            chores,
+            sql=self._sql,
+            link=self._upkeep_link,
+            conninfo=self._conninfo,
+            worker_id=self.worker_id,
+            hold=min(HOLD, timeout),
+            look_every=self._settings.beat_every,
+        )
+
+    def _done(self) -> Done:
+        claims = self._claims
+        return Done(claims.completed, claims.failed, claims.handed_back, len(self._hand.running))
 
     async def _hand_back_strays(self) -> None:
         steps = hand_back_strays(self._sql, self._id, self._hand.in_hand)
         if strays := await self._upkeep_link.execute(steps):
             emit(StraysHandedBack(self._id, tuple(strays)))
             self._claims.wake()
-
-    async def _make_partitions(self) -> None:
-        await self._upkeep_link.execute(_one(Statement(self._sql["make_partitions"])))
 
     async def _tick(self) -> None:
         ticked = await self._upkeep_link.execute(tick(self._sql))
@@ -303,6 +338,25 @@ class Worker:
     def loop_silence(self) -> float:
         return time.monotonic() - self._loop_seen
 
+    # -- Vitals: what the health endpoint asks, from its threads ---------------------
+
+    def heart_idleness(self) -> float:
+        return self._heart.idleness()
+
+    def beat_silence(self) -> float:
+        return self._heart.silence()
+
+    def beat_limit(self) -> float:
+        return GAP_BEATS * self._settings.beat_every
+
+    def is_fenced(self) -> bool:
+        return self._heart.is_fenced
+
+    def stop_reason(self) -> str:
+        return self._stopping
+
+    # -- Body, again: what follows from its beats ------------------------------------
+
     def fence(self, silent_seconds: float) -> None:
         emit(WorkerFenced(self._id, silent_seconds, len(self._hand.running)))
         self._event_loop.call_soon_threadsafe(self._claims.hold_off)
@@ -317,8 +371,3 @@ class Worker:
         with connect(self._conninfo()) as connection:
             self._id = run(connection, self._registration())
         self._event_loop.call_soon_threadsafe(self._claims.resume)
-
-
-def _one(statement: Statement) -> Steps[object]:
-    rows = yield statement
-    return rows

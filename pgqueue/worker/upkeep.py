@@ -1,6 +1,6 @@
-"""The duties of a worker beside its jobs: rescue, strays, partitions, the scheduler's tick.
+"""The duties of a worker beside its jobs: its strays, the fleet's chores, the scheduler's tick.
 
-Any number of workers do them at once: each statement is safe to run twice.
+Any number of workers do them at once: a chore is taken by one, the rest is safe to do twice.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ from pgqueue.worker.link import LinkDown
 
 @dataclass(slots=True)
 class Duty:
-    """Something done every `every` seconds, and at once when `hurry` is called."""
+    """Something done every `every` seconds, and at once when `hurry` is called.
+
+    Work that knows better returns the seconds until it wants to be done again.
+    """
 
     name: str
     every: float
-    work: Callable[[], Awaitable[None]]
+    work: Callable[[], Awaitable[float | None]]
     due: float = field(default=0.0)
 
     def hurry(self) -> None:
@@ -61,16 +64,21 @@ class Upkeep:
     async def run_once(self) -> None:
         """Every duty that is due; one that fails is told and comes again at its next turn."""
         for duty in self._duties:
-            began = time.monotonic()
-            if began < duty.due or self._stopping:
-                continue
-            try:
-                await duty.work()
-            except LinkDown as error:
-                emit(DutyFailed(duty.name, f"connection lost: {error}"))
-            except Exception as error:  # noqa: BLE001 - told, and the other duties go on
-                emit(DutyFailed(duty.name, f"{type(error).__name__}: {error}"))
-            cost = time.monotonic() - began
+            if time.monotonic() >= duty.due and not self._stopping:
+                await self._do(duty)
+
+    async def _do(self, duty: Duty) -> None:
+        began = time.monotonic()
+        wait: float | None = None
+        try:
+            wait = await duty.work()
+        except LinkDown as error:
+            emit(DutyFailed(duty.name, f"connection lost: {error}"))
+        except Exception as error:  # noqa: BLE001 - told, and the other duties go on
+            emit(DutyFailed(duty.name, f"{type(error).__name__}: {error}"))
+        ended = time.monotonic()
+        if wait is None:
             # Its own cost sets the pace, too: a duty takes at most 5 % of the time.
-            wait = max(duty.every, 20 * cost) * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
-            duty.due = time.monotonic() + wait
+            pace = max(duty.every, 20 * (ended - began))
+            wait = pace * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
+        duty.due = ended + wait
