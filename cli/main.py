@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import enqueue, migrate, schedule, worker
+from .commands import enqueue, jobs, migrate, queues, schedule, stats, tasks, worker
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -31,6 +31,10 @@ app.command("worker")(worker.worker)
 app.command("migrate")(migrate.migrate)
 app.command("enqueue")(enqueue.enqueue)
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(queues.app, name="queues")
+app.add_typer(tasks.app, name="tasks")
+app.command("stats")(stats.stats)
 
 
 def _version(asked: bool) -> None:
