@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from .commands import enqueue, jobs, migrate, queues, schedule, stats, tasks, worker
+from .commands import enqueue, jobs, migrate, prune, queues, schedule, stats, tasks, worker
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -35,6 +35,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(queues.app, name="queues")
 app.add_typer(tasks.app, name="tasks")
 app.command("stats")(stats.stats)
+app.command("prune")(prune.prune)
 
 
 def _version(asked: bool) -> None:

@@ -16,10 +16,12 @@ from psycopg.rows import TupleRow
 
 from pgqueue import embedded
 from pgqueue.db.borrowed import aborrowed, borrowed
-from pgqueue.db.pools import Pools
+from pgqueue.db.pools import Pools, is_direct
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.engine import enqueue, inspect, quota
+from pgqueue.engine.prune import prune
 from pgqueue.engine.result import polls, value_of
+from pgqueue.engine.retention import Pruned, plan_retention
 from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, Retry
 from pgqueue.operations import Operations
@@ -269,6 +271,21 @@ class PgQueue(Operations):
             ticks=scheduler,
             options=options,
         )
+
+    # -- maintenance -----------------------------------------------------------
+
+    def prune(self) -> Pruned:
+        """One pass of retention now: partitions are made ahead, old ones dropped.
+
+        Raises ChoreLost while a worker is at it.
+        """
+        with self.pools.connection() as connection:
+            concurrently = is_direct(connection)
+            return run(connection, prune(self.sql, concurrently=concurrently, clock=time.monotonic))
+
+    def plan_prune(self) -> tuple[str, ...]:
+        """The partitions that `prune` would drop, oldest first."""
+        return tuple(day.partition for day in self._run(plan_retention(self.sql), None))
 
     # -- connections ---------------------------------------------------------
 

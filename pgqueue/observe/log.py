@@ -50,12 +50,18 @@ class _StandardLogs(logging.Handler):
         log.log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
 
 
+def line_of(event: Event) -> Line | None:
+    """The event in words; None for kinds that are not logged."""
+    wording = _WORDINGS.get(type(event))
+    return wording(event) if wording else None
+
+
 def log_event(event: Event) -> None:
     """Write one event; kinds without a wording here are not logged."""
-    wording = _WORDINGS.get(type(event))
-    if wording is None:
+    line = line_of(event)
+    if line is None:
         return
-    level, message = wording(event)
+    level, message = line
     facts = {name: value for name, value in asdict(event).items() if value is not None}
     if isinstance(facts.get("error"), str):
         facts |= _short_error(facts.pop("error"))
