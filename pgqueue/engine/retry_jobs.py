@@ -246,7 +246,7 @@ def _revive_batch(
         _, rows = yield Batch((Statement(sql["wait_for_keys"]), retry))
     except _BUSY:
         if len(keys) == 1:
-            return {keys[0][0]: Refusal("its unique key is held by an open transaction: try again")}
+            return {keys[0][0]: Refusal("another transaction holds its unique key: try again")}
         # One of them waits for a stranger's transaction; the others need not.
         middle = len(keys) // 2
         first = yield from _revive_batch(sql, keys[:middle], revival)
