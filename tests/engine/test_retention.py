@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from pgqueue import PgQueue
 from pgqueue.db.pools import connect
 from pgqueue.db.run import run
-from pgqueue.engine.retention import Pruned, apply_retention, plan_retention
+from pgqueue.engine.retention import Pruned, apply_retention, clean_day, plan_retention
 from proving import Clock, rows, value
 
 
@@ -267,3 +268,31 @@ def test_retention_leaves_no_dead_rows_in_jobs(
     assert operator.execute(changed, ["job_logs"]).fetchone() == (1,)
     operator.execute("select pg_stat_clear_snapshot()")
     assert operator.execute(changed, ["jobs"]).fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    "count", [20_000, pytest.param(1_000_000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
+def test_a_day_goes_in_milliseconds_however_many_jobs_it_holds(
+    pgq: PgQueue,
+    database: str,
+    clock: Clock,
+    operator: psycopg.Connection[Any],
+    count: int,
+) -> None:
+    finish(database, count)
+    move_to(database, clock, days=10)
+    plan = run(operator, plan_retention(pgq.sql))
+    (day,) = (one for one in plan if one.partition == "finished_jobs_completed_20300101")
+    run(operator, clean_day(pgq.sql, day))
+    began = time.perf_counter()
+    assert day.partition in prune_cleaned(pgq, operator)
+    seconds = time.perf_counter() - began
+    assert seconds < 1.0
+    assert value(database, "select count(*) from pgqueue.finished_jobs") == 0
+
+
+def prune_cleaned(pgq: PgQueue, connection: psycopg.Connection[Any]) -> tuple[str, ...]:
+    """A pass that finds the log lines gone already."""
+    sql = {**pgq.sql, "clean_logs": "select null::bigint, 0::bigint from (select %(after)s) as _"}
+    return run(connection, apply_retention(sql, concurrently=True)).dropped
