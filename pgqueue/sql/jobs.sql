@@ -214,11 +214,15 @@ with
       limit %(n)s
       for update skip locked
     ) as due_jobs
-    where not exists (
-      select
-      from pgqueue.queues
-      where queues.name = lane.queue
-        and queues.paused
+    -- A scalar, not `not exists`: as a hash join that would lose the order of the lanes, and the
+    -- lowest priority starved (seen).
+    where not coalesce(
+      (
+        select queues.paused
+        from pgqueue.queues
+        where queues.name = lane.queue
+      ),
+      false
     )
     limit %(n)s
   ),
