@@ -125,7 +125,9 @@ create table pgqueue.chores (
   last_error text,
   constraint chores_pkey primary key (name),
   constraint chores_every check (every > interval '0')
-);
+)
+-- Five rows that are updated twice every few seconds.
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 insert into pgqueue.chores (name, every)
 values

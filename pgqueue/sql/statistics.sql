@@ -1,3 +1,11 @@
+-- With statistics that are old the planner would read a table of a million rows whole; for the
+-- transaction of the next statement.
+-- name: count_by_index
+select
+  set_config('enable_seqscan', 'off', true),
+  set_config('enable_bitmapscan', 'off', true),
+  set_config('enable_sort', 'off', true)
+
 -- For the worker's regular line: what waits, and what comes next. Counts 10,000 queued jobs at most;
 -- beyond that it takes what the last vacuum or analyze saw in the index of queued jobs.
 -- name: find_statistics
@@ -23,6 +31,7 @@ from (
     select
     from pgqueue.jobs
     where state = 'queued'
+    order by queue, priority, run_at, id
     limit 10001
   ) as first_queued
 ) as counted
