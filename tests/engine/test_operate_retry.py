@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from endings import end, run_on, worker
 from pgqueue import (
     ConfigError,
+    Job,
     JobFilter,
     JobNotFound,
     Operator,
@@ -422,3 +423,23 @@ def test_merging_twice_is_merging_once_and_leaves_no_null_of_the_patch(
 )
 def test_the_examples_of_rfc_7396_come_out_as_printed(old: Any, patch: Any, new: Any) -> None:
     assert merged(old, patch) == new
+
+
+async def test_a_retried_job_really_runs_again(pgq: PgQueue, database: str) -> None:
+    tries: list[int] = []
+
+    @pgq.task(name="second-time-lucky")
+    def second_time_lucky(job: Job) -> int:
+        tries.append(job.attempt)
+        return 10 // (job.attempt - 1)
+
+    job = await second_time_lucky.aenqueue()
+    await pgq.worker(burst=True).run()
+    assert (await pgq.aget_job(job.id)).state == "failed"
+
+    assert (await pgq.aretry(job.id)).retried == (job.id,)
+    await pgq.worker(burst=True).run()
+
+    assert await job.aresult(timeout=5) == 10
+    assert tries == [1, 2]
+    await pgq.pools.aclose()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -122,3 +124,27 @@ def test_figures_of_tasks_cover_the_last_day(
     assert (row["task"], row["completed"], row["failed"]) == ("add", 1, 2)
     clock.move(days=1)
     assert pgq.stats()["tasks"] == []
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        "queue_stats",
+        "task_stats",
+        "stuck_jobs",
+        "dead_letters",
+        "unknown_tasks",
+        "worker_status",
+    ],
+)
+def test_every_column_of_a_view_is_explained_in_its_order(database: str, view: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "views.md").read_text(encoding="utf-8")
+    section = page.split(f"## {view}\n")[1].split("\n## ")[0]
+
+    explained = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+
+    columns = (
+        "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 "
+        "order by attnum"
+    )
+    assert explained == [row[0] for row in rows(database, columns, [f"pgqueue.{view}"])]
