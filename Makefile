@@ -89,11 +89,11 @@ migrations: $(STAMP) ## Check migrations: up, down, up, snapshot, alembic check,
 
 .PHONY: snapshot
 snapshot: $(STAMP) ## Write tests/project/schema.sql anew; review the difference
-	@$(BIN)/python -m tests.project.dumping
+	@PYTHONPATH=tests $(BIN)/python -m project.dumping
 
 .PHONY: docs
 docs: $(STAMP) ## Write docs/cli.md anew from the commands' own help
-	@$(BIN)/python -m tests.project.cli_reference
+	@PYTHONPATH=tests $(BIN)/python -m project.cli_reference
 
 .PHONY: wheel
 wheel: $(STAMP) ## Build the wheel from a clean export and run its demo in an empty environment

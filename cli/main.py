@@ -12,7 +12,22 @@ from typing import Annotated
 
 import typer
 
-from .commands import enqueue, jobs, migrate, prune, queues, schedule, stats, tasks, worker
+from .commands import (
+    demo,
+    enqueue,
+    inbox,
+    jobs,
+    migrate,
+    prune,
+    queues,
+    schedule,
+    sources,
+    stats,
+    tasks,
+    topics,
+    up,
+    worker,
+)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -27,7 +42,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("worker")(worker.worker)
+app.command("demo")(demo.demo)
+app.command("inbox")(inbox.inbox)
+app.add_typer(topics.app, name="topics")
+app.add_typer(sources.app, name="sources")
+app.command("up")(up.up)
+app.add_typer(worker.app, name="worker")
 app.command("migrate")(migrate.migrate)
 app.command("enqueue")(enqueue.enqueue)
 app.add_typer(schedule.app, name="schedule")

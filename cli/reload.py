@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 
 from pgqueue.errors import ExtraMissing
@@ -17,7 +19,7 @@ def run_reloading() -> None:
     except ImportError:
         raise ExtraMissing("--reload", "reload") from None
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
-    command = " ".join(_quoted(part) for part in [sys.executable, "-m", "pgqueue.cli", *arguments])
+    command = shlex.join([sys.executable, "-m", f"{__package__}.reload", *arguments])
     run_process(
         ".",
         target=command,
@@ -28,7 +30,17 @@ def run_reloading() -> None:
     )
 
 
-def _quoted(part: str) -> str:
-    import shlex
+def run_apart() -> None:
+    """The child: `pgq` in a process group of its own.
 
-    return shlex.quote(part)
+    Ctrl-C of a terminal goes to the whole group; the watcher passes it on, and a second one would
+    end the worker before it has handed back its jobs.
+    """
+    from .main import main
+
+    os.setpgid(0, 0)
+    main()
+
+
+if __name__ == "__main__":
+    run_apart()

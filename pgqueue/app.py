@@ -18,6 +18,7 @@ from pgqueue import embedded
 from pgqueue.db.borrowed import aborrowed, borrowed
 from pgqueue.db.pools import Pools, is_direct
 from pgqueue.db.run import Steps, arun, run
+from pgqueue.db.version import check_version
 from pgqueue.engine import enqueue, inspect, quota
 from pgqueue.engine.prune import prune
 from pgqueue.engine.result import polls, value_of
@@ -36,6 +37,9 @@ from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.task import Options, Task, changed
 from pgqueue.version import __version__
 from pgqueue.worker.service import Worker, WorkerOptions
+
+# The second where a statement begins with a function of ours.
+_NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -67,7 +71,7 @@ class PgQueue(Operations):
         self.redact = redact
         self.tasks = Registry()
         self.schedules: dict[str, Schedule] = {}
-        self.pools = Pools(self.conninfo)
+        self.pools = Pools(self.conninfo, self._greet)
         self.sql: Mapping[str, str] = load("pgqueue.sql", self.settings.schema_name)
         self._embedded: embedded.EmbeddedServer | None = None
         self._lock = threading.Lock()
@@ -302,6 +306,9 @@ class PgQueue(Operations):
             self._embedded.ensure_running()
             return self._embedded.url
 
+    def _greet(self, connection: psycopg.Connection[TupleRow]) -> None:
+        check_version(connection, self.settings.schema_name)
+
     def connection(self) -> AbstractContextManager[psycopg.Connection[TupleRow]]:
         """A pooled psycopg connection in autocommit."""
         return self.pools.connection()
@@ -338,7 +345,7 @@ class PgQueue(Operations):
                 return run(borrowed(connection), steps)
             with self.pools.connection() as own:
                 return run(own, steps)
-        except psycopg.errors.UndefinedTable:
+        except _NO_TABLES:
             raise NotMigrated(self.settings.schema_name) from None
 
     async def _arun(self, steps: Steps[T], connection: Any) -> T:
@@ -347,5 +354,5 @@ class PgQueue(Operations):
                 return await arun(await aborrowed(connection), steps)
             async with self.pools.aconnection() as own:
                 return await arun(own, steps)
-        except psycopg.errors.UndefinedTable:
+        except _NO_TABLES:
             raise NotMigrated(self.settings.schema_name) from None

@@ -64,6 +64,9 @@ def described_target(conninfo: str) -> str:
     return f"database {parts.get('dbname') or parts.get('user') or '(default)'!r} at {place}"
 
 
+A_DAY = 86_400.0
+
+
 class Settings(BaseSettings):
     """Everything that can be set from outside; times are in seconds."""
 
@@ -81,12 +84,12 @@ class Settings(BaseSettings):
     ] = None
     schema_name: Annotated[str, Field(validation_alias="PGQUEUE_SCHEMA")] = "pgqueue"
     app: str | None = None
-    heartbeat_interval: Annotated[float, Field(gt=0)] = 3.0
-    heartbeat_timeout: Annotated[float, Field(gt=0)] = 15.0
-    poll_interval: Annotated[float, Field(gt=0)] = 1.0
+    heartbeat_interval: Annotated[float, Field(gt=0, le=A_DAY)] = 3.0
+    heartbeat_timeout: Annotated[float, Field(gt=0, le=A_DAY)] = 15.0
+    poll_interval: Annotated[float, Field(gt=0, le=A_DAY)] = 1.0
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 10
-    shutdown_timeout: Annotated[float, Field(ge=0)] = 30.0
-    stats_interval: Annotated[float, Field(ge=0)] = 60.0
+    shutdown_timeout: Annotated[float, Field(ge=0, le=A_DAY)] = 30.0
+    stats_interval: Annotated[float, Field(ge=0, le=A_DAY)] = 60.0
     health_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     embedded_dir: Path | None = None
     fetch_allow: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated
 
@@ -55,9 +56,10 @@ def _instant(text: str | None) -> datetime | None:
 
     if text is None:
         return None
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            f"--run-at {text!r} is not a time: use ISO 8601 with zone, 2030-01-31T08:00:00+01:00"
-        ) from None
+    with suppress(ValueError):
+        instant = datetime.fromisoformat(text)
+        if instant.tzinfo is not None:
+            return instant
+    raise ConfigError(
+        f"--run-at {text!r} is not a time: use ISO 8601 with zone, 2030-01-31T08:00:00+01:00"
+    )

@@ -8,12 +8,26 @@ import typer
 
 from ..common import AppOption, load_app
 
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
+# Declared once for `pgq worker` and `pgq up`.
+Concurrency = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=10_000, help="How many jobs run at once; PGQUEUE_CONCURRENCY, else 10."
+    ),
+]
+ShutdownTimeout = Annotated[
+    float | None, typer.Option(min=0, help="Seconds that running jobs get to end after SIGTERM.")
+]
+LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+WaitForDb = Annotated[float, typer.Option(min=0, help="Seconds to wait for the database at start.")]
+
+
+@app.callback()
 def worker(
-    concurrency: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many jobs run at once; PGQUEUE_CONCURRENCY, else 10."),
-    ] = None,
+    context: typer.Context,
+    concurrency: Concurrency = None,
     queue: Annotated[
         list[str] | None, typer.Option(help="Take from this queue only; may be repeated.")
     ] = None,
@@ -22,16 +36,11 @@ def worker(
     no_scheduler: Annotated[
         bool, typer.Option("--no-scheduler", help="Do not tick schedules.")
     ] = False,
-    shutdown_timeout: Annotated[
-        float | None,
-        typer.Option(min=0, help="Seconds that running jobs get to end after SIGTERM."),
-    ] = None,
+    shutdown_timeout: ShutdownTimeout = None,
     reload: Annotated[
         bool, typer.Option("--reload", help="Start again when code in this folder changes.")
     ] = False,
-    wait_for_db: Annotated[
-        float, typer.Option(min=0, help="Seconds to wait for the database at start.")
-    ] = 0,
+    wait_for_db: WaitForDb = 0,
     health_port: Annotated[
         int | None,
         typer.Option(
@@ -43,7 +52,7 @@ def worker(
     health_host: Annotated[
         str, typer.Option(help="Where the port is open; 0.0.0.0 for probes from outside.")
     ] = "127.0.0.1",
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: LogLevel = "info",
 ) -> None:
     """Claim jobs and run them until told to stop.
 
@@ -52,6 +61,8 @@ def worker(
 
     Example: pgq worker --concurrency 4 --queue email --app shop.jobs:pgq
     """
+    if context.invoked_subcommand:
+        return
     if reload:
         from ..reload import run_reloading
 
@@ -71,3 +82,29 @@ def worker(
         health_host=health_host,
         health_port=health_port,
     )
+
+
+@app.command("check")
+def check() -> None:
+    """Succeed if a worker of this host has beaten within the heartbeat timeout.
+
+    For the health check of a container: exit code 0 while it lives, 1 when it does not.
+
+    Example: pgq worker check
+    """
+    import socket
+
+    from pgqueue import PgQueue
+    from pgqueue.db.run import run
+    from pgqueue.engine.inspect import find_live_workers
+
+    pgq = PgQueue()
+    host = socket.gethostname()
+    timeout = pgq.settings.heartbeat_timeout
+    with pgq.connection() as connection:
+        pids = run(connection, find_live_workers(pgq.sql, host, timeout))
+    pgq.close()
+    if not pids:
+        typer.echo(f"pgq: no worker on host {host!r} has beaten within {timeout:g} s", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"alive on host {host!r}: pid {', '.join(map(str, pids))}")

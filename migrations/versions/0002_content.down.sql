@@ -8,3 +8,6 @@ drop table content.sources;
 drop table content.topics;
 drop table content.users;
 drop table content.organizations;
+
+update pgqueue.schema_info
+set version = 1;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 from pgqueue.db.upgrade import migration_text
-from pgqueue.sql import content_schema, quoted_schema
+from pgqueue.sql import quoted_content_schema
 
 revision = "0002"
 down_revision = "0001"
@@ -35,4 +35,4 @@ def downgrade() -> None:
 
 
 def _content() -> str:
-    return quoted_schema(content_schema(op.get_context().version_table_schema or "pgqueue"))
+    return quoted_content_schema(op.get_context().version_table_schema or "pgqueue")

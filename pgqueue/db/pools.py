@@ -34,6 +34,9 @@ _OPTIONS: dict[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 4,
+    # In milliseconds. Keepalives are not sent while an answer is owed: without this a statement
+    # into a dead network waits a quarter of an hour.
+    "tcp_user_timeout": 30_000,
 }
 _PREPARE_AFTER = 3
 
@@ -109,8 +112,15 @@ async def _acheck(connection: psycopg.AsyncConnection[Any]) -> None:
 class Pools:
     """Pools on one database, opened at first use; safe to share between threads and loops."""
 
-    def __init__(self, conninfo: Callable[[], str], size: int = 10) -> None:
+    def __init__(
+        self,
+        conninfo: Callable[[], str],
+        greet: Callable[[psycopg.Connection[TupleRow]], None],
+        size: int = 10,
+    ) -> None:
+        """`greet` is given a first connection before a pool opens; what it raises is raised."""
         self._conninfo = conninfo
+        self._greet = greet
         self._size = size
         self._lock = threading.Lock()
         self._sync: ConnectionPool[psycopg.Connection[TupleRow]] | None = None
@@ -119,8 +129,14 @@ class Pools:
         ] = weakref.WeakKeyDictionary()
 
     def resize(self, size: int) -> None:
-        """Let later pools grow to `size` connections: one per running transactional handler."""
-        self._size = max(self._size, size)
+        """Let pools grow to `size` connections: one per running transactional handler.
+
+        The pools of event loops that are open already keep their size.
+        """
+        with self._lock:
+            self._size = max(self._size, size)
+            if self._sync is not None:
+                self._sync.resize(min_size=0, max_size=self._size)
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[TupleRow]]:
@@ -138,8 +154,7 @@ class Pools:
     def _sync_pool(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
         with self._lock:
             if self._sync is None:
-                conninfo = self._conninfo()
-                connect(conninfo).close()  # the clear error, before the pool's long patience
+                conninfo = self._greeted()
                 self._sync = ConnectionPool(
                     conninfo,
                     kwargs=_OPTIONS,
@@ -153,13 +168,22 @@ class Pools:
                 atexit.register(self.close)
             return self._sync
 
+    def _greeted(self) -> str:
+        """The database, once a plain connection has shown that it is there and fits.
+
+        The clear error, before the pool's long patience.
+        """
+        conninfo = self._conninfo()
+        with connect(conninfo) as connection:
+            self._greet(connection)
+        return conninfo
+
     async def _loop_pool(self) -> AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]:
         loop = asyncio.get_running_loop()
         pool = self._by_loop.get(loop)
         if pool is not None:
             return pool
-        conninfo = await asyncio.to_thread(self._conninfo)
-        await (await aconnect(conninfo)).close()
+        conninfo = await asyncio.to_thread(self._greeted)
         pool = self._by_loop.get(loop)
         if pool is None:
             pool = AsyncConnectionPool(

@@ -15,6 +15,11 @@ LANE_START = (datetime(1, 1, 2, tzinfo=UTC), 0)
 """The bound that is before every job."""
 
 
+NO_SEQSCAN = Statement("set local enable_seqscan = off")
+"""Goes before what walks `jobs` by an index: a small table would be read whole, and that plan kept
+after it has grown; with stale statistics a large one, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """One (queue, priority) and the last (run_at, id) that was seen in it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 from typing import Any
 
 import psycopg
@@ -130,7 +131,8 @@ def _array_literal(texts: Sequence[str]) -> str:
 
 
 def _inserted(new: NewJob, job_id: int, returned: Sequence[Any]) -> Job:
-    state, run_at, scheduled_at, created_at = returned
+    state, *times = returned
+    run_at, scheduled_at, created_at = (time.astimezone(UTC) for time in times)
     return Job(
         id=job_id,
         task=new.task,

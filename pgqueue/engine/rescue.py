@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from pgqueue.db.run import Statement, Steps
+from pgqueue.db.run import Batch, Statement, Steps
+from pgqueue.engine.claim import NO_SEQSCAN
 
 Sql = Mapping[str, str]
 
@@ -56,14 +57,17 @@ def forget_worker(sql: Sql, worker_id: int) -> Steps[bool]:
 
 
 def rescue_jobs(sql: Sql, timeout: float) -> Steps[list[Rescued]]:
-    """Take back the jobs of workers silent for `timeout` seconds, and forget those workers."""
+    """Take back the jobs of workers silent for `timeout` seconds, and forget those workers.
+
+    For a connection in autocommit.
+    """
     dead = yield Statement(sql["find_dead_workers"], {"timeout": timeout})
     rescued: list[Rescued] = []
     for (worker_id,) in dead:
         job_ids: list[int] = []
         while True:
             params = {"worker_id": worker_id, "timeout": timeout}
-            rows = yield Statement(sql["rescue_jobs"], params)
+            _, rows = yield Batch((NO_SEQSCAN, Statement(sql["rescue_jobs"], params)))
             job_ids += [job_id for (job_id,) in rows]
             if not rows:
                 break
@@ -87,7 +91,7 @@ def hand_back_strays(sql: Sql, worker_id: int, in_hand: Callable[[], InHand]) ->
         "in_flight": list(known.leases_in_flight),
         "held": list(known.job_ids),
     }
-    rows = yield Statement(sql["hand_back_strays"], params)
+    _, rows = yield Batch((NO_SEQSCAN, Statement(sql["hand_back_strays"], params)))
     return [job_id for (job_id,) in rows]
 
 

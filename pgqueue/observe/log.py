@@ -46,7 +46,7 @@ class _StandardLogs(logging.Handler):
     """Standard logging, ours and the libraries', in the same form."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = structlog.get_logger(logger=record.name)
+        log = structlog.get_logger().bind(logger=record.name)
         log.log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
 
 

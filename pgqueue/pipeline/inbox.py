@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pgqueue.errors import ConfigError
+from pgqueue.errors import ConfigError, PgQueueError
 from pgqueue.pipeline.store import FIRST_USER, Row, desk
 from pgqueue.pipeline.topics import topic_row
 
@@ -37,15 +37,20 @@ def find_digest(
 
 
 def get_digest(pgq: PgQueue, wanted: str, *, topic: str | None = None) -> Row:
-    """A digest by its id, or the `latest`; raises ConfigError with what to do next."""
+    """A digest by its id, or the `latest`.
+
+    Raises ConfigError for what is no id, PgQueueError when there is no such digest.
+    """
     if wanted == "latest":
         row = find_digest(pgq, topic=topic)
         if row is None:
-            raise ConfigError("there is no digest yet: run `pgq demo`, or `pgq worker` for a while")
+            raise PgQueueError(
+                "there is no digest yet: run `pgq demo`, or `pgq worker` for a while"
+            )
         return row
     if not (wanted.isascii() and wanted.isdigit() and len(wanted) < 19):  # noqa: PLR2004 - bigint
         raise ConfigError(f"digest {wanted!r} is not valid: give its id, or 'latest'")
     row = find_digest(pgq, digest_id=int(wanted), topic=topic)
     if row is None:
-        raise ConfigError(f"digest {wanted} does not exist: `pgq inbox` lists them")
+        raise PgQueueError(f"digest {wanted} does not exist: `pgq inbox` lists them")
     return row

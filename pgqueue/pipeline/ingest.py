@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+import psycopg
+
 from pgqueue.events import emit
 from pgqueue.pipeline.events import SourceRead
+from pgqueue.pipeline.markup import storable
 from pgqueue.pipeline.reading import PolledSource, Reading, read_all
 from pgqueue.pipeline.stage import Connection, Counts, Run
 from pgqueue.pipeline.urls import canonical
+
+_log = logging.getLogger("pgqueue.pipeline")
 
 POLL_EVERY = 900.0
 """Seconds until a source that answered is asked again, at the earliest."""
@@ -56,9 +62,30 @@ def _claim(run: Run, connection: Connection, tally: Counts) -> Counts:
 
 def _write_source(run: Run, reading: Reading) -> int:
     """One source's rows and its state; returns how many items were new."""
+    try:
+        new = _write_reading(run, reading)
+    except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
+        # Whatever a stranger's feed holds that Postgres will not take: this source alone fails.
+        reason = f"cannot be stored: {str(error).splitlines()[0]}"
+        reading = Reading(reading.source, error=reason)
+        new = _write_reading(run, reading)
+    source, error_text = reading.source, reading.error
+    name = source.name or source.url
+    if error_text is not None:
+        _log.info(
+            "source %s (%s) of topic %s failed: %s", source.id, name, run.topic.id, error_text
+        )
+    emit(SourceRead(run.window.id, source.id, name, len(reading.items), new, error_text))
+    return new
+
+
+def _write_reading(run: Run, reading: Reading) -> int:
     source, new = reading.source, 0
     with run.transaction() as connection:
         run.rows(connection, "touch_window")
+        # One writer of a topic at a time: two sources with the same items in another order would
+        # wait for each other.
+        run.rows(connection, "lock_topic")
         if reading.items:
             items = json.dumps([asdict(item) for item in reading.items], default=_iso)
             new = run.row(connection, "insert_items", source_id=source.id, items=items)["new"]
@@ -66,16 +93,6 @@ def _write_source(run: Run, reading: Reading) -> int:
         run.rows(connection, name, source_id=source.id, **params)
         if params.get("moved_count", 0) >= MOVED_AFTER:
             _move(run, connection, source, str(params["moved_to"]))
-    emit(
-        SourceRead(
-            run.window.id,
-            source.id,
-            source.name or source.url,
-            len(reading.items),
-            new,
-            reading.error,
-        )
-    )
     return new
 
 
@@ -90,7 +107,7 @@ def _outcome(reading: Reading) -> tuple[str, Mapping[str, Any]]:
     source, answer = reading.source, reading.answer
     if answer is None or reading.error is not None:
         return "source_failed", {
-            "error": reading.error,
+            "error": storable(reading.error or ""),
             "gone": reading.gone,
             "wait": _wait(reading, source.failures + 1),
         }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pgqueue.errors import ConfigError, Fail, Verdict
+from pgqueue.errors import ConfigError, Fail, LeaseLost, Verdict
 from pgqueue.events import emit
 from pgqueue.pipeline.clustering import cluster_items
 from pgqueue.pipeline.digesting import write_digest
@@ -112,7 +112,7 @@ def run_window(
         if run.window.next_stage is not None:
             _wait_for_earlier(run)
             run = _stages(current)
-    except Verdict:
+    except (Verdict, LeaseLost):
         raise
     except Exception as error:
         _note_failure(sql, transaction, window_id, error)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from importlib.resources import files
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 SAMPLE_TOPIC = "Energy and climate technology"
 SAMPLE_KEYWORDS = ("energy", "wind", "solar", "battery", "grid", "hydrogen", "heat", "carbon")
@@ -85,6 +86,10 @@ def _shown(shape: bytes, instant: datetime) -> str:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    if not (path.is_file() and path.read_bytes() == content):
-        path.write_bytes(content)
+    if path.is_file() and path.read_bytes() == content:
+        return path
+    # In one step: another process may be reading the old one, or writing the same.
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(content)
+    Path(file.name).replace(path)
     return path

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from pgqueue.errors import ConfigError
+from pgqueue.pipeline.extra import needs_pipeline
 from pgqueue.pipeline.store import FIRST_USER, Desk, Row, desk
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def add_topic(
     if not 1 <= len(name) <= _NAME_LIMIT:
         raise ConfigError(f"topic name {name!r} is not valid: 1 to {_NAME_LIMIT} characters")
     cron = cron_of(times)
+    _check_embedder(embedder)
     with desk(pgq, user_id) as at:
         topic = at.first(
             "put_topic",
@@ -160,16 +162,22 @@ def topic_row(at: Desk, given: str) -> Row:
     return row
 
 
-def _checked_url(url: str) -> tuple[str, str]:
-    # Here and not above: the extra's libraries; see pgqueue.pipeline.extra.
-    from pgqueue.pipeline.extra import needs_pipeline  # noqa: PLC0415
+def _check_embedder(name: str) -> None:
+    if name == "auto":
+        return
+    with needs_pipeline(f"embedder {name!r}"):
+        from pgqueue.pipeline.embed import choose  # noqa: PLC0415 - the extra's libraries
+    choose(name)
 
+
+def _checked_url(url: str) -> tuple[str, str]:
     with needs_pipeline("a source"):
-        from pgqueue.pipeline.urls import canonical  # noqa: PLC0415
+        from pgqueue.pipeline.urls import canonical  # noqa: PLC0415 - the extra's libraries
 
     url = url.strip()
     canonical_url = canonical(url)
-    if canonical_url is None or len(url) > _URL_LIMIT or not url.isprintable():
+    plain = url.isprintable() and " " not in url
+    if canonical_url is None or len(url) > _URL_LIMIT or not plain:
         raise ConfigError(f"source {url[:200]!r} is not valid: use the http(s) address of a feed")
     return url, canonical_url
 

@@ -12,11 +12,14 @@ from pgqueue.errors import ConfigError
 from pgqueue.job import Json, storable_json
 from pgqueue.schedule.cron import Cron
 from pgqueue.schedule.windows import CatchUp
+from pgqueue.tasks.names import checked_queue
 from pgqueue.tasks.task import Task
 
 Sql = Mapping[str, str]
 
 NAME_LIMIT = 200
+DELAY_LIMIT = 366 * 86_400
+"""Seconds; what cannot be added to a time would only fail at each tick."""
 WINDOW_PARAMETERS = ("window_start", "window_end", "mode")
 
 
@@ -38,8 +41,10 @@ class Schedule:
             raise ConfigError(
                 f"schedule name {self.name!r} is not valid: 1 to {NAME_LIMIT} characters"
             )
-        if self.delay < 0:
-            raise ConfigError(f"delay {self.delay!r} is not valid: 0 seconds or more")
+        if not 0 <= self.delay <= DELAY_LIMIT:
+            raise ConfigError(f"delay {self.delay!r} is not valid: 0 to {DELAY_LIMIT:g} seconds")
+        if self.queue is not None:
+            checked_queue(self.queue)
         Cron(self.cron, self.timezone)
         self.stored_payload()
 
@@ -51,7 +56,7 @@ class Schedule:
 
     def stored_payload(self) -> dict[str, Json]:
         """The payload as it will be stored; raises PayloadInvalid if a tick could not use it."""
-        now = datetime.now(UTC)
+        now = datetime.now(UTC).isoformat()  # text, as the tick fills it in
         span = {"window_start": now, "window_end": now, "mode": "window"}
         open_ones = self.window_parameters
         filled = self.task.signature.payload(
@@ -89,7 +94,8 @@ def put_schedule(sql: Sql, schedule: Schedule) -> Steps[Stored]:
         "next_run_at": Cron(schedule.cron, schedule.timezone).next(now),
     }
     rows = yield Statement(sql["put_schedule"], params)
-    return Stored(*rows[0])
+    schedule_id, next_run_at, is_new = rows[0]
+    return Stored(schedule_id, next_run_at.astimezone(UTC), is_new)
 
 
 LISTED = (

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from pgqueue.db.run import Row, Statement, Steps
-from pgqueue.errors import PgQueueError
+from pgqueue.errors import ConfigError, PgQueueError
 from pgqueue.events import ScheduleFailed, ScheduleTicked, emit
 from pgqueue.job import Json, storable_json
 from pgqueue.schedule.cron import Cron
@@ -49,7 +49,7 @@ class DueSchedule:
     delay: float
     max_attempts: int
     window_parameters: list[str]
-    next_run_at: datetime
+    next_run_at: datetime | None
     failures: int
     last_window_end: datetime | None
     now: datetime
@@ -99,6 +99,8 @@ def _tick_safely(sql: Sql, schedule: DueSchedule) -> Steps[int]:
 
 
 def _tick_one(sql: Sql, schedule: DueSchedule) -> Steps[int]:
+    if schedule.next_run_at is None:
+        raise ConfigError("next_run_at is out of range: set it to a time in the years 1 to 9999")
     due = due_windows(
         Cron(schedule.cron, schedule.timezone),
         schedule.next_run_at,

@@ -28,11 +28,16 @@ def content_schema(schema: str) -> str:
     return "content" if schema == "pgqueue" else f"{schema}_content"
 
 
+def quoted_content_schema(schema: str) -> str:
+    """The pipeline's schema beside this one, quoted; raises ConfigError like `quoted_schema`."""
+    return f'"{content_schema(checked_schema(schema))}"'
+
+
 def rendered(text: str, schema: str) -> str:
     """`text` with the schema names put in place of `pgqueue.` and `content.`."""
     names = {
         "pgqueue": quoted_schema(schema),
-        "content": quoted_schema(content_schema(schema)),
+        "content": quoted_content_schema(schema),
     }
     return _QUALIFIER.sub(lambda match: names[match[1]] + ".", text)
 

@@ -205,8 +205,11 @@ with
         and jobs.queue = lane.queue
         and jobs.priority = lane.priority
         and jobs.run_at <= pgqueue.clock()
-        -- A clock that stepped back must not hide new jobs behind the bound.
-        and (jobs.run_at, jobs.id) > (least(lane.bound_at, pgqueue.clock()), lane.bound_id)
+        -- A bound ahead of the clock is from before it stepped back, and would hide new jobs.
+        and (jobs.run_at, jobs.id) > (
+          case when lane.bound_at > pgqueue.clock() then '-infinity' else lane.bound_at end,
+          lane.bound_id
+        )
         and jobs.task = any(%(tasks)s::text[])
         -- A worker holds one suspect at a time: if it dies, there is one to blame.
         and (not jobs.suspect or %(suspects)s)
@@ -263,7 +266,8 @@ for update
 -- Moves ended jobs to finished_jobs. Matches (id, lease) and nothing else: `state = 'running'`
 -- would let the planner walk the dead entries of the running index. The lateral with its limit
 -- keeps one index probe per job whatever the statistics say. Run after lock_jobs in the same
--- transaction, so that the ctids it finds are the ones it deletes. Returns the ids that were ours.
+-- transaction, so that the ctids it finds are the ones it deletes. Errors keep the last 20. Returns
+-- the ids that were ours.
 -- name: finish_jobs
 with
   endings as materialized (
@@ -302,7 +306,9 @@ select
   scheduled_at, attempt, max_attempts, lease, worker_id, started_at, created_at, timeout,
   case
     when endings.error is null then errors
-    else errors || (endings.error::jsonb || jsonb_build_object('at', pgqueue.clock_now()))
+    else (
+      case when jsonb_array_length(errors) >= 20 then errors - 0 else errors end
+    ) || (endings.error::jsonb || jsonb_build_object('at', pgqueue.clock_now()))
   end,
   progress, headers, workflow_id, cancel_requested_at, expires_at, crashes, suspect,
   endings.state,

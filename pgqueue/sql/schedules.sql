@@ -6,7 +6,10 @@
 -- name: lock_due_schedules
 select
   id, name, cron, timezone, task, queue, payload, catch_up, delay, max_attempts,
-  window_parameters, next_run_at, failures,
+  window_parameters,
+  -- Null where the application cannot hold it: read as it is, one such row would stop them all.
+  case when next_run_at between '0001-01-02 UTC' and '9999-12-30 UTC' then next_run_at end,
+  failures,
   (
     select max(window_end)
     from pgqueue.windows

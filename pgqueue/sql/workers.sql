@@ -42,7 +42,6 @@ with stray_jobs as materialized (
     and started_at < %(before)s
     and lease <> all(%(in_flight)s::bigint[])
     and id <> all(%(held)s::bigint[])
-  order by id
   limit 500
   for update skip locked
 )
@@ -97,7 +96,7 @@ where (
 -- Takes back up to 500 jobs of a dead worker. An attempt is charged only to jobs that may have
 -- started: one that the last heartbeat shows as claimed but not started gives its try back. A crash
 -- never eats the last try: max_attempts grows with it, and it is for the quarantine to end a job
--- that keeps killing its workers.
+-- that keeps killing its workers. Not ordered: by id the planner would walk the primary key.
 -- name: rescue_jobs
 with
   held_jobs as materialized (
@@ -114,7 +113,6 @@ with
         workers.id is null
         or workers.heartbeat_at < pgqueue.clock() - %(timeout)s * interval '1 second'
       )
-    order by jobs.id
     limit 500
     for update of jobs skip locked
   )

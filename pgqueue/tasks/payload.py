@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NotRequired
 
 import psycopg
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PydanticSchemaGenerationError,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
 from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Job, Json, NotStorable, storable_json
-
 
 PAYLOAD_LIMIT = 1_000_000
 """Bytes of JSON a payload may have; enqueue_v1 says the same. Store large things elsewhere."""
@@ -37,20 +43,26 @@ class Signature:
         given = self._named(args, kwargs)
         try:
             valid = self.adapter.validate_python(given)
-            payload: dict[str, Json] = self.adapter.dump_python(valid, mode="json")
-            storable_json(payload, limit=PAYLOAD_LIMIT)
+            # By alias and without computed fields: what arguments() can read again.
+            payload: dict[str, Json] = self.adapter.dump_python(
+                valid, mode="json", by_alias=True, round_trip=True
+            )
+            _check_storable(payload, valid)
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
-        except (PydanticSerializationError, NotStorable) as error:
+        except (PydanticSerializationError, NotStorable, UnicodeError) as error:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
         return payload
 
     def arguments(self, payload: Mapping[str, Json]) -> dict[str, Any]:
         """The keyword arguments of a stored payload; raises PayloadInvalid."""
         try:
-            return self.adapter.validate_python(payload)
+            # As JSON: a strict model takes a time as text from JSON, but not from Python.
+            return self.adapter.validate_json(storable_json(payload))
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
+        except NotStorable as error:  # jsonb holds 1e999, a float does not
+            raise PayloadInvalid(self.task, [("payload", str(error))]) from None
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > len(self.positional):
@@ -71,7 +83,7 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
         raise ConfigError(
             f"task {task!r}: an annotation cannot be resolved ({error}): import it at run time"
         ) from None
-    fields: dict[str, Any] = {}
+    taken: dict[str, Any] = {}
     positional: list[str] = []
     injected: dict[str, str] = {}
     takes_async, open_ended = False, False
@@ -89,14 +101,14 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
         else:
             annotation = Any if kind is parameter.empty else kind
             has_default = parameter.default is not parameter.empty
-            fields[name] = NotRequired[annotation] if has_default else annotation
+            taken[name] = NotRequired[annotation] if has_default else annotation
             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
                 positional.append(name)
     return Signature(
         task=task,
-        adapter=_adapter(task, fields, open_ended=open_ended),
+        adapter=_adapter(task, taken, open_ended=open_ended),
         positional=tuple(positional),
-        names=frozenset(fields),
+        names=frozenset(taken),
         job_parameter=injected.get("job"),
         connection_parameter=injected.get("connection"),
         takes_async_connection=takes_async,
@@ -117,18 +129,39 @@ def _is(annotation: Any, kind: type) -> bool:
     return isinstance(origin, type) and issubclass(origin, kind)
 
 
-def _adapter(task: str, fields: dict[str, Any], *, open_ended: bool) -> TypeAdapter[dict[str, Any]]:
+def _adapter(task: str, taken: dict[str, Any], *, open_ended: bool) -> TypeAdapter[dict[str, Any]]:
     # A TypedDict, not a model: any parameter name will do, and what was not given stays not given,
     # so that the function's own default of the day is used.
     make: Any = TypedDict
-    payload = make("Payload", fields)
+    payload = make("Payload", taken)
     payload.__pydantic_config__ = ConfigDict(
-        extra="allow" if open_ended else "forbid", arbitrary_types_allowed=False
+        extra="allow" if open_ended else "forbid",
+        arbitrary_types_allowed=False,
     )
     try:
         return TypeAdapter(payload)
     except PydanticSchemaGenerationError as error:
         raise ConfigError(f"task {task!r}: {str(error).splitlines()[0]}") from None
+
+
+def _check_storable(payload: Mapping[str, Json], valid: Mapping[str, Any]) -> None:
+    # pydantic writes null for NaN and infinity, without a word.
+    if "null" in storable_json(payload) and _holds_non_finite(valid):
+        raise NotStorable("holds NaN or infinity, which JSON does not know")
+
+
+def _holds_non_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(map(_holds_non_finite, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(_holds_non_finite, value))
+    if isinstance(value, BaseModel):
+        return any(map(_holds_non_finite, value.__dict__.values()))
+    if is_dataclass(value):
+        return any(_holds_non_finite(getattr(value, one.name)) for one in fields(value))
+    return False
 
 
 def _problems(error: ValidationError) -> list[tuple[str, str]]:

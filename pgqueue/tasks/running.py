@@ -101,6 +101,8 @@ class RunningJob:
         error: BaseException,
         connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | None,
     ) -> None:
+        if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
+            return  # our own limit ended it; not to count this try would repeat it for ever
         if isinstance(error, PoolTimeout | DatabaseUnreachable):
             self.database_lost = True
         elif connection is None:

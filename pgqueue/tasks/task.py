@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,6 +17,14 @@ from pgqueue.tasks.names import checked_queue, checked_task
 from pgqueue.tasks.payload import Signature, signature_of
 
 R = TypeVar("R")
+
+LATEST = datetime(9000, 1, 1, tzinfo=UTC)
+LONGEST_DELAY = 100 * 366 * 86_400
+"""Seconds. Postgres goes on where Python's years end: a row with such a time would be written, and
+no worker could read it."""
+
+UNIQUE_KEY_LIMIT = 2_000
+"""Bytes of a unique key: an index entry holds 2,704."""
 
 
 UNIQUE_MODES = ("skip", "replace", "raise")
@@ -53,23 +61,40 @@ class Options:
 
     def __post_init__(self) -> None:
         checked_queue(self.queue)
-        if isinstance(self.priority, bool) or self.priority not in range(10):
+        if type(self.priority) is not int or self.priority not in range(10):
             raise ConfigError(f"priority {self.priority!r} is not valid: 0 to 9, higher first")
-        if self.run_at is not None and self.run_at.tzinfo is None:
+        self._check_times()
+        if self.timeout is not None and (not _is_seconds(self.timeout) or self.timeout == 0):
+            raise ConfigError(f"timeout {self.timeout!r} is not valid: more than 0 seconds")
+        for name, text in (("tenant", self.tenant), ("unique_key", self.unique_key)):
+            if text is not None:
+                _check_text(name, text)
+        if self.unique_key is not None and len(self.unique_key.encode()) > UNIQUE_KEY_LIMIT:
+            size = len(self.unique_key.encode())
+            raise ConfigError(f"unique_key has {size} bytes, and {UNIQUE_KEY_LIMIT} is the most")
+
+    def _check_times(self) -> None:
+        if not isinstance(self.run_at, datetime | None):
+            raise ConfigError(f"run_at {self.run_at!r} is not valid: use an aware datetime")
+        if self.run_at is not None and self.run_at.utcoffset() is None:
             raise ConfigError(
                 f"run_at {self.run_at.isoformat()} has no time zone: use an aware datetime"
             )
-        if not math.isfinite(self.delay_seconds) or self.delay_seconds < 0:
+        if self.run_at is not None and self.run_at > LATEST:
+            raise ConfigError(
+                f"run_at {self.run_at.isoformat()} is not valid: the year {LATEST.year} at most"
+            )
+        if not _is_seconds(self.delay_seconds):
             raise ConfigError(f"delay {self.delay!r} is not valid: 0 seconds or more")
+        if self.delay_seconds > LONGEST_DELAY:
+            raise ConfigError(f"delay {self.delay!r} is not valid: 100 years at most")
         if self.run_at is not None and self.delay_seconds:
             raise ConfigError("run_at and delay exclude each other: give one of them")
-        if self.expires_at is not None and self.expires_at.tzinfo is None:
+        if self.expires_at is not None and self.expires_at.utcoffset() is None:
             raise ConfigError(
                 f"expires_at {self.expires_at.isoformat()} has no time zone: use an aware datetime"
             )
         self._check_unique()
-        if self.timeout is not None and not 0 < self.timeout < math.inf:
-            raise ConfigError(f"timeout {self.timeout!r} is not valid: more than 0 seconds")
 
     def _check_unique(self) -> None:
         if self.unique_mode not in UNIQUE_MODES:
@@ -95,7 +120,21 @@ class Options:
 
 def seconds_of(span: float | timedelta) -> float:
     """A span in seconds."""
-    return span.total_seconds() if isinstance(span, timedelta) else float(span)
+    return span.total_seconds() if isinstance(span, timedelta) else span
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+
+
+def _check_text(name: str, text: Any) -> None:
+    """Raises ConfigError unless `text` is a string that Postgres can store."""
+    try:
+        storable = isinstance(text, str) and b"\x00" not in text.encode()
+    except UnicodeEncodeError:
+        storable = False
+    if not storable:
+        raise ConfigError(f"{name} {text!r} is not valid: text without NUL or lone surrogates")
 
 
 _OPTION_NAMES = frozenset(Options.__dataclass_fields__)
@@ -118,8 +157,12 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
 
 
 def _texts(what: str, texts: Any) -> tuple[str, ...]:
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"{what} {texts!r} is not valid: a list of strings")
+    is_list = isinstance(texts, Iterable) and not isinstance(texts, str)
+    texts = tuple(texts) if is_list else texts
+    if not is_list or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"{what} {texts!r} are not valid: a list of strings")
+    for text in texts:
+        _check_text(what.removesuffix("s"), text)
     return tuple(texts)
 
 

@@ -126,7 +126,8 @@ def _running_job(job: Job, sql: Mapping[str, str], conninfo: str) -> RunningJob:
 
 @cache
 def _pools(conninfo: str) -> Pools:
-    return Pools(lambda: conninfo, CONNECTIONS)
+    # The worker that started this child has checked the database's version.
+    return Pools(lambda: conninfo, lambda _: None, CONNECTIONS)
 
 
 def _found(asked: Call) -> tuple[Any, Signature]:

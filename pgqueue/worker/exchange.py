@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import psycopg
 
 from pgqueue.db.run import Batch, Rows, Statement, Steps
-from pgqueue.engine.claim import Claimed, Lane, claim_jobs, claimed_of_rows, new_lease
+from pgqueue.engine.claim import (
+    NO_SEQSCAN,
+    Claimed,
+    Lane,
+    claim_jobs,
+    claimed_of_rows,
+    new_lease,
+)
 from pgqueue.engine.finish import Written, outcome_statements, written_of_rows
 from pgqueue.engine.notes import Note, note_statements
 from pgqueue.job import Ended, Outcome, State, storable_json
@@ -21,8 +28,6 @@ from pgqueue.worker.link import Link
 RETRIED = 3
 """How often a round that lost a deadlock or a serialization race is tried again."""
 
-# A small table would be read whole, and that plan kept after it has grown.
-_NO_SEQSCAN = Statement("set local enable_seqscan = off")
 # A lost claim is only a job that runs later; what has ended is always durable.
 _ASYNC_COMMIT = Statement("set local synchronous_commit = off")
 
@@ -63,10 +68,11 @@ class Exchange:
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
                 if attempt == RETRIED:
                     raise
-            except psycopg.errors.CheckViolation:
-                # No partition for today, so nothing could be finished: make it and try again.
-                await self._link.execute(_one(Statement(self._sql["make_partitions"])))
             except psycopg.Error as error:
+                if isinstance(error, psycopg.errors.CheckViolation) and attempt == 1:
+                    # No partition for today, so nothing could be finished: make it, try again.
+                    await self._link.execute(_one(Statement(self._sql["make_partitions"])))
+                    continue
                 if not outcomes or not _is_poison(error):
                     raise
                 written = await self._write_apart(outcomes)
@@ -78,7 +84,7 @@ class Exchange:
         self, outcomes: Sequence[Outcome], notes: Sequence[Note], order: Order
     ) -> tuple[Claimed, Written]:
         lease = new_lease()
-        before = [_NO_SEQSCAN] if outcomes else [_NO_SEQSCAN, _ASYNC_COMMIT]
+        before = [NO_SEQSCAN] if outcomes else [NO_SEQSCAN, _ASYNC_COMMIT]
         if notes:
             before += note_statements(self._sql, notes, time.monotonic())
         writes = outcome_statements(self._sql, outcomes)
@@ -118,7 +124,7 @@ class Exchange:
             return Written(first.applied | second.applied, first.lost + second.lost)
         return written
 
-    async def _write_refused(self, outcome: Outcome, error: psycopg.Error) -> Written:
+    async def _write_refused(self, outcome: Outcome, error: Exception) -> Written:
         message = str(error).splitlines()[0]
         plain = storable_json({"reason": "bad-result", "message": message.replace("\x00", "")})
         failed = Ended(outcome.job_id, outcome.lease, State.FAILED, error=plain)
@@ -131,7 +137,8 @@ def _is_poison(error: psycopg.Error) -> bool:
 
     A full disk or a read-only standby is nobody's fault: the batch is kept and tried again.
     """
-    return (error.sqlstate or "")[:2] in {"22", "23", "54"}
+    # What the driver itself refuses has no sqlstate.
+    return isinstance(error, psycopg.DataError) or (error.sqlstate or "")[:2] in {"23", "54"}
 
 
 def _batch(statements: list[Statement]) -> Steps[list[Rows]]:

@@ -8,13 +8,16 @@ from collections.abc import Iterable
 from pgqueue.engine.rescue import InHand
 from pgqueue.job import Job, Outcome
 
+Try = tuple[int, int | None]
+"""A job's id and lease: a handler that winds up slowly may still run an older try of its job."""
+
 
 class Hand:
     """Bookkeeping of one worker; changed on the event loop, read by the heart's thread."""
 
     def __init__(self) -> None:
         self.waiting: deque[Job] = deque()
-        self.running: dict[int, Job] = {}
+        self.running: dict[Try, Job] = {}
         self.ended: list[Outcome] = []
         self.leases_in_flight: set[int] = set()
         self._writing: list[Outcome] = []
@@ -28,7 +31,7 @@ class Hand:
 
     def in_hand(self) -> InHand:
         """Everything the database may rightly believe to be running here."""
-        ids: set[int] = {job.id for job in self.waiting} | set(self.running)
+        ids = {job.id for job in (*self.waiting, *self.running.values())}
         ids |= {outcome.job_id for outcome in (*self.ended, *self._writing)}
         return InHand(frozenset(self.leases_in_flight), frozenset(ids))
 
@@ -38,7 +41,7 @@ class Hand:
 
     def started_ids(self) -> list[int]:
         """The jobs whose handlers have started. Safe from another thread: one atomic copy."""
-        return list(self.running.copy())
+        return [job_id for job_id, _ in self.running.copy()]
 
     def take_ended(self, most: int) -> list[Outcome]:
         """Outcomes to write now; `written` or `give_back` must follow."""

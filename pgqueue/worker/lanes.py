@@ -25,7 +25,8 @@ job may add."""
 
 SWEEP_SHARE = 20
 SWEEP_AT_MOST = 10.0
-"""A sweep comes after 20 times its own cost, so it takes 5 % of the time, but within 10 s."""
+"""A sweep comes after 20 times its own cost, so it takes 5 % of the time, but within 10 s. What a
+bound hides is found after at most as many sweeps as there are lanes."""
 
 
 class LaneBook:
@@ -38,6 +39,7 @@ class LaneBook:
         # Kept for lanes that ran empty, too: their dead entries are still there.
         self._bounds: dict[tuple[str, int], tuple[datetime, int]] = {}
         self._claims = 0
+        self._sweeps = 0
         self._cheap = True
         self._next_sweep = 0.0
 
@@ -57,14 +59,27 @@ class LaneBook:
         self._claims += 1
         lanes = sorted(self._active, key=lambda lane: (-lane[1], lane[0]))
         ordered = [lane for group in _by_priority(lanes) for lane in _rotated(group, self._claims)]
-        if self._claims % PROMOTE_EVERY == 0 and ordered:
-            first = lanes[(self._claims // PROMOTE_EVERY) % len(lanes)]
+        first = self._promoted(lanes, sweep=sweep)
+        if first is not None:
             ordered.remove(first)
             ordered.insert(0, first)
         return [
             Lane(*lane, LANE_START if sweep else self._bounds.get(lane, LANE_START))
             for lane in ordered
         ]
+
+    def _promoted(self, lanes: Sequence[tuple[str, int]], *, sweep: bool) -> tuple[str, int] | None:
+        """The lane that goes first out of turn, if any."""
+        if not lanes:
+            return None
+        if sweep and not self._cheap:
+            # Rare and often cut short by a full lane: led by each lane in turn, or what lies below
+            # the bound of a low one would wait for ever.
+            self._sweeps += 1
+            return lanes[self._sweeps % len(lanes)]
+        if self._claims % PROMOTE_EVERY == 0:
+            return lanes[(self._claims // PROMOTE_EVERY) % len(lanes)]
+        return None
 
     def saw(self, claimed: Claimed, *, sweep: bool, seconds: float, now: float) -> None:
         """Learn from a claim: move the bounds, and decide when to sweep again.

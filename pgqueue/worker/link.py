@@ -56,6 +56,10 @@ class Link:
         """Whether the connection, once there is one, is a session of our own: no pooler."""
         return self._connection is not None and is_direct(self._connection)
 
+    async def connected(self) -> None:
+        """Returns once there is a connection, however long that takes."""
+        await self._connected()
+
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:

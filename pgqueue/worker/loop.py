@@ -20,7 +20,7 @@ from pgqueue.engine.finish import Written
 from pgqueue.events import DutyFailed, JobsClaimed, LeasesLost, emit
 from pgqueue.job import Ended, Job, Outcome, Requeued, State
 from pgqueue.worker.exchange import Exchange, Order
-from pgqueue.worker.hand import Hand
+from pgqueue.worker.hand import Hand, Try
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
 from pgqueue.worker.notepad import Notepad
@@ -70,7 +70,7 @@ class ClaimLoop:
         self._poll_interval = poll_interval
         self._on_lost_reply = on_lost_reply
         self._wake = asyncio.Event()
-        self._handlers: dict[int, asyncio.Task[Settled | None]] = {}
+        self._handlers: dict[Try, asyncio.Task[Settled | None]] = {}
         self._claiming = True
         self._held_off = False
         self._has_more = False
@@ -79,6 +79,9 @@ class ClaimLoop:
         self._pace = Pace(time.monotonic())
         self._took_at = 0.0
         self._found_nothing = False
+        self._reconciled = 0
+        self.lost_replies = 0
+        """How often it is unknown what a claim took; see `reconciled`."""
         self.completed = 0
         self.failed = 0
         self.handed_back = 0
@@ -91,6 +94,11 @@ class ClaimLoop:
         """Look for work now."""
         self._next_poll = 0.0
         self._wake.set()
+
+    def reconciled(self, lost_replies: int) -> None:
+        """What the first so many lost replies had taken was given back."""
+        self._reconciled = lost_replies
+        self.wake()
 
     def stop_claiming(self) -> None:
         """Take nothing new, and give back what has not started."""
@@ -123,15 +131,20 @@ class ClaimLoop:
             try:
                 await self._round()
             except LinkDown:
-                self._on_lost_reply()
+                self._lost_reply()
             except Exception as error:  # noqa: BLE001 - told, and no error of ours may end a worker
                 emit(DutyFailed("claim", f"{type(error).__name__}: {error}"))
                 await self._link.close()
-                self._on_lost_reply()
+                self._lost_reply()
                 await asyncio.sleep(wait)
                 wait = min(LONGEST_WAIT, wait * 2)
             else:
                 wait = FIRST_WAIT
+
+    def _lost_reply(self) -> None:
+        self.lost_replies += 1
+        self._found_nothing = False
+        self._on_lost_reply()
 
     async def _wait(self) -> None:
         if self._hand.ended or (self._has_more and self._room() > 0):
@@ -159,7 +172,7 @@ class ClaimLoop:
         room = self._room() if self._may_claim() and self._has_more else 0
         if room > 0 or self._hand.ended:
             await self._write_and_claim(min(room, BATCH))
-        if was_empty and self._found_nothing:
+        if was_empty and self._found_nothing and self._reconciled == self.lost_replies:
             self.idle.set()
         elif not was_empty and self._hand.is_empty:
             self._next_poll = 0.0
@@ -193,10 +206,12 @@ class ClaimLoop:
         self._next_attend = now + ATTEND_EVERY
         running = list(self._hand.running.values())
         marks = await self._link.execute(_one(find_cancel_marks(self._sql, running)))
-        for (job_id,) in marks:
-            self._runner.cancel(job_id)
-            if job_id in self._handlers:
-                self._handlers[job_id].cancel()
+        marked = {job_id for (job_id,) in marks}
+        for job in running:
+            key = (job.id, job.lease)
+            if job.id in marked and key in self._handlers:
+                self._runner.cancel(key)
+                self._handlers[key].cancel()
         if notes := self._notepad.take():
             try:
                 await self._exchange.write_and_claim((), notes, Order())
@@ -245,15 +260,15 @@ class ClaimLoop:
         hand = self._hand
         while hand.waiting and len(hand.running) + len(self._runner.lingering) < self._concurrency:
             job = hand.waiting.popleft()
-            hand.running[job.id] = job
+            hand.running[job.id, job.lease] = job
             handler = asyncio.create_task(self._runner.run(job), name=f"{job.task} {job.id}")
-            self._handlers[job.id] = handler
+            self._handlers[job.id, job.lease] = handler
             handler.add_done_callback(functools.partial(self._ended, job))
 
     def _ended(self, job: Job, handler: asyncio.Task[Settled | None]) -> None:
         self._pace.count(time.monotonic())
-        del self._hand.running[job.id]
-        del self._handlers[job.id]
+        del self._hand.running[job.id, job.lease]
+        del self._handlers[job.id, job.lease]
         settled = _settled(job, handler)
         if settled is not None and settled.written:
             self.completed += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from random import random
 
 from pgqueue.db.pools import Pools, connect
-from pgqueue.db.run import Steps, run
+from pgqueue.db.run import Rows, Statement, Steps, run
 from pgqueue.db.version import check_version
 from pgqueue.engine.rescue import forget_worker, hand_back_strays, register_worker
 from pgqueue.events import (
@@ -29,6 +30,7 @@ from pgqueue.schedule.tick import tick
 from pgqueue.settings import Settings, described_target
 from pgqueue.tasks.registry import Registry
 from pgqueue.worker.chores import HOLD, Chores, worker_chores
+from pgqueue.worker.endings import Endings
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.health import HealthServer
 from pgqueue.worker.heart import GAP_BEATS, Heart
@@ -48,6 +50,9 @@ RECONCILE_EVERY = 10.0
 WATCH_EVERY = 0.5
 CANCEL_GRACE = 5.0
 """Seconds that cancelled handlers get to wind up before the process leaves without them."""
+
+
+PARTITIONS_EVERY = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +105,8 @@ class Worker:
             threads=self._threads,
             notepad=self._notepad,
             processes=self._processes,
-            redact=redact,
-            is_rollout=Rollout(sql, pools).is_on,
+            endings=Endings(redact, Rollout(sql, pools).is_on),
+            on_no_partition=lambda: self._upkeep.hurry("partitions"),
         )
         self._claim_link = Link("claims", conninfo)
         self._upkeep_link = Link("upkeep", conninfo)
@@ -144,7 +149,7 @@ class Worker:
             timeout=self._settings.heartbeat_timeout,
         )
         self._chores = self._new_chores()
-        self._upkeep = Upkeep(self._duties())
+        self._upkeep = Upkeep(self._duties(), self._upkeep_link.connected)
         undo_signals = on_signals(self.stop)
         self._heart.start()
         if self._health is not None:
@@ -284,6 +289,8 @@ class Worker:
             Duty("chores", settings.beat_every, self._chores.turn),
             Duty("strays", RECONCILE_EVERY, self._hand_back_strays),
         ]
+        # The hourly chore makes them ahead; this one is for a handler that met a missing day.
+        duties.append(Duty("partitions", PARTITIONS_EVERY, self._make_partitions, due=math.inf))
         if self._ticks:
             duties.append(Duty("tick", settings.poll_interval, self._tick))
         if every := settings.stats_interval:
@@ -312,15 +319,22 @@ class Worker:
             look_every=self._settings.beat_every,
         )
 
+    async def _make_partitions(self) -> None:
+        await self._upkeep_link.execute(_one(Statement(self._sql["make_partitions"])))
+
     def _done(self) -> Done:
         claims = self._claims
         return Done(claims.completed, claims.failed, claims.handed_back, len(self._hand.running))
 
     async def _hand_back_strays(self) -> None:
+        lost_replies = self._claims.lost_replies
         steps = hand_back_strays(self._sql, self._id, self._hand.in_hand)
         if strays := await self._upkeep_link.execute(steps):
             emit(StraysHandedBack(self._id, tuple(strays)))
-            self._claims.wake()
+            self._upkeep.hurry("strays")  # 500 a pass: there may be more
+        else:
+            self._claims.reconciled(lost_replies)
+        self._claims.wake()
 
     async def _tick(self) -> None:
         ticked = await self._upkeep_link.execute(tick(self._sql))
@@ -371,3 +385,8 @@ class Worker:
         with connect(self._conninfo()) as connection:
             self._id = run(connection, self._registration())
         self._event_loop.call_soon_threadsafe(self._claims.resume)
+
+
+def _one(statement: Statement) -> Steps[Rows]:
+    rows: Rows = yield statement
+    return rows

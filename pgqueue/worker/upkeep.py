@@ -6,6 +6,7 @@ Any number of workers do them at once: a chore is taken by one, the rest is safe
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,12 @@ from dataclasses import dataclass, field
 
 from pgqueue.events import DutyFailed, emit
 from pgqueue.worker.link import LinkDown
+
+AFTER_FAILURE = 1.0
+"""Seconds until a duty that failed is tried again, at most."""
+
+LONGEST_REST = 60.0
+"""Seconds that a duty's own cost may put off its next turn."""
 
 
 @dataclass(slots=True)
@@ -35,8 +42,9 @@ class Duty:
 class Upkeep:
     """Runs duties one after another on one connection, each at its time, until stopped."""
 
-    def __init__(self, duties: Sequence[Duty]) -> None:
+    def __init__(self, duties: Sequence[Duty], connected: Callable[[], Awaitable[object]]) -> None:
         self._duties = duties
+        self._connected = connected
         self._wake = asyncio.Event()
         self._stopping = False
 
@@ -64,21 +72,28 @@ class Upkeep:
     async def run_once(self) -> None:
         """Every duty that is due; one that fails is told and comes again at its next turn."""
         for duty in self._duties:
-            if time.monotonic() >= duty.due and not self._stopping:
-                await self._do(duty)
+            if time.monotonic() < duty.due or self._stopping:
+                continue
+            # Not part of the cost: after an outage of a minute a duty would rest for twenty.
+            await self._connected()
+            # Set before the work, so that a `hurry` meanwhile is not forgotten.
+            duty.due = math.inf
+            wait = await self._paced(duty)
+            duty.due = min(duty.due, time.monotonic() + wait)
 
-    async def _do(self, duty: Duty) -> None:
+    async def _paced(self, duty: Duty) -> float:
+        """Do it; returns the seconds until its next turn."""
         began = time.monotonic()
-        wait: float | None = None
         try:
             wait = await duty.work()
         except LinkDown as error:
             emit(DutyFailed(duty.name, f"connection lost: {error}"))
+            return min(duty.every, AFTER_FAILURE)
         except Exception as error:  # noqa: BLE001 - told, and the other duties go on
             emit(DutyFailed(duty.name, f"{type(error).__name__}: {error}"))
-        ended = time.monotonic()
-        if wait is None:
-            # Its own cost sets the pace, too: a duty takes at most 5 % of the time.
-            pace = max(duty.every, 20 * (ended - began))
-            wait = pace * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
-        duty.due = ended + wait
+            return min(duty.every, AFTER_FAILURE)
+        if wait is not None:
+            return wait
+        # Its own cost sets the pace, too: a duty takes at most 5 % of the time.
+        rest = max(duty.every, min(LONGEST_REST, 20 * (time.monotonic() - began)))
+        return rest * random.uniform(0.9, 1.0)  # noqa: S311 - jitter

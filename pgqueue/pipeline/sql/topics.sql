@@ -119,11 +119,19 @@ where digests.org_id = %(org_id)s
 order by digests.window_end desc, digests.id desc
 limit 1
 
--- The latest job of the topic's schedule for this window, for those who wait for its digest.
+-- The job that the topic's schedule has for this window.
 -- name: window_job
 select window_status.state, window_status.job_id
 from pgqueue.window_status
 where schedule = %(schedule)s
+  and window_end = %(window_end)s
+order by id desc
+limit 1
+
+-- name: window_error
+select error
+from content.windows
+where topic_id = %(topic_id)s
   and window_end = %(window_end)s
 order by id desc
 limit 1

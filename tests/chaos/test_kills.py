@@ -1,0 +1,107 @@
+"""Workers die by SIGKILL at any moment: every job completes, its effect is there exactly once."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from dataclasses import dataclass
+
+import pytest
+from processes import QUICK, Processes
+
+from pgqueue import PgQueue
+from proving import rows, states, until, value
+
+
+@dataclass(frozen=True)
+class Trial:
+    jobs: int
+    kill_every: float
+    kills: int
+    repeated: int
+    patience: float
+
+
+def _run(trial: Trial, database: str, processes: Processes, environment: dict[str, str]) -> None:
+    rand = random.Random(4)  # noqa: S311 - repeatable
+    _enqueue(database, trial.jobs, rand)
+
+    def start() -> subprocess.Popen[str]:
+        return processes.pgq(database, "worker", "--concurrency", "8", **environment)
+
+    began = time.monotonic()
+    workers = [start() for _ in range(4)]
+    # A worker that has not begun yet is no loss.
+    until(lambda: "completed" in states(database))
+    kills, next_kill = 0, time.monotonic()
+    while states(database).get("completed", 0) < trial.jobs:
+        assert time.monotonic() - began < trial.patience, states(database)
+        for place, worker in enumerate(workers):
+            assert worker.poll() is None, f"a worker left by itself\n{processes.said[-3000:]}"
+            if time.monotonic() >= next_kill and place == rand.randrange(4):
+                worker.kill()
+                worker.communicate()
+                kills, next_kill = kills + 1, next_kill + trial.kill_every
+                workers[place] = start()
+        time.sleep(0.02)
+    seconds = time.monotonic() - began
+
+    repeated = value(database, "select count(*) from pgqueue.finished_jobs where attempt > 1")
+    print(f"{trial.jobs} jobs, {kills} kills, {repeated} repeated, {seconds:.1f} s")  # noqa: T201
+    assert kills >= trial.kills, "too few kills to prove anything"
+    assert repeated >= trial.repeated, "too few repeated jobs to prove anything"
+    assert states(database) == {"completed": trial.jobs}
+    assert value(database, "select count(*) from effects") == trial.jobs
+    assert value(database, "select count(distinct job_id) from effects") == trial.jobs
+
+
+def _enqueue(database: str, jobs: int, rand: random.Random) -> None:
+    app = PgQueue(database)
+    for name in ("effect", "effect-sync"):
+        task = app.task(name=name)(_any_length)
+        task.enqueue_many({"ms": rand.randint(20, 50)} for _ in range(jobs // 2))
+    app.close()
+
+
+def _any_length(ms: int) -> None: ...
+
+
+def test_a_few_kills_lose_and_double_nothing(effects: str, processes: Processes) -> None:
+    trial = Trial(jobs=600, kill_every=0.7, kills=2, repeated=8, patience=60)
+    _run(trial, effects, processes, QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("pace", ["quick", "default"])
+def test_ten_thousand_jobs_and_fifteen_kills_lose_and_double_nothing(
+    effects: str, processes: Processes, pace: str
+) -> None:
+    trial = Trial(jobs=10_000, kill_every=2.0, kills=15, repeated=100, patience=400)
+    _run(trial, effects, processes, QUICK if pace == "quick" else {})
+
+
+def test_what_a_killed_worker_held_is_due_again_for_others(
+    effects: str, processes: Processes
+) -> None:
+    app = PgQueue(effects)
+    app.task(name="sleep")(_sleep).enqueue_many([{"seconds": 60.0}] * 3)
+    app.close()
+    worker = processes.pgq(effects, "worker", **QUICK)
+    while states(effects) != {"running": 3}:
+        assert worker.poll() is None
+        time.sleep(0.02)
+    worker.kill()
+    other = processes.pgq(effects, "worker", **QUICK)
+    dead = value(effects, "select min(worker_id) from pgqueue.jobs")
+    while rows(effects, "select id from pgqueue.jobs where worker_id = %s", [dead]):
+        assert other.poll() is None
+        time.sleep(0.02)
+    while states(effects) != {"running": 3}:
+        assert other.poll() is None
+        time.sleep(0.02)
+    assert rows(effects, "select distinct attempt, max_attempts from pgqueue.jobs") == [(2, 2)]
+
+
+def _sleep(seconds: float) -> None: ...

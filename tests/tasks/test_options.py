@@ -1,0 +1,151 @@
+"""Options that are not valid are refused where they are given, in one clear line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pgqueue import PgQueue, Retry
+from pgqueue.errors import ConfigError
+from pgqueue.tasks.task import Task
+from proving import Clock, rows, value
+
+LONG = "x" * 3000
+NAIVE = datetime(2024, 1, 1)  # noqa: DTZ001 - the mistake under test
+SIGNS = "is not valid: 1 to 100 letters, digits and the signs _ . : -"
+
+
+@pytest.fixture
+def noop(pgq: PgQueue) -> Task[None]:
+    @pgq.task
+    def noop() -> None: ...
+
+    return noop
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"queue": ""}, f"queue name '' {SIGNS}"),
+        ({"queue": "a b"}, f"queue name 'a b' {SIGNS}"),
+        ({"queue": "a\n"}, f"queue name 'a\\n' {SIGNS}"),
+        ({"queue": None}, f"queue name None {SIGNS}"),
+        ({"priority": 10}, "priority 10 is not valid: 0 to 9, higher first"),
+        ({"priority": -1}, "priority -1 is not valid: 0 to 9, higher first"),
+        ({"priority": True}, "priority True is not valid: 0 to 9, higher first"),
+        ({"priority": "5"}, "priority '5' is not valid: 0 to 9, higher first"),
+        ({"priority": 5.0}, "priority 5.0 is not valid: 0 to 9, higher first"),
+        ({"run_at": NAIVE}, "run_at 2024-01-01T00:00:00 has no time zone: use an aware datetime"),
+        ({"run_at": "2024-01-01"}, "run_at '2024-01-01' is not valid: use an aware datetime"),
+        ({"delay": -1}, "delay -1 is not valid: 0 seconds or more"),
+        ({"delay": float("nan")}, "delay nan is not valid: 0 seconds or more"),
+        ({"delay": float("inf")}, "delay inf is not valid: 0 seconds or more"),
+        ({"delay": "5"}, "delay '5' is not valid: 0 seconds or more"),
+        ({"delay": None}, "delay None is not valid: 0 seconds or more"),
+        (
+            {"delay": timedelta(seconds=-1)},
+            "delay datetime.timedelta(days=-1, seconds=86399) is not valid: 0 seconds or more",
+        ),
+        (
+            {"delay": 1, "run_at": datetime(2024, 1, 1, tzinfo=UTC)},
+            "run_at and delay exclude each other: give one of them",
+        ),
+        ({"timeout": 0}, "timeout 0 is not valid: more than 0 seconds"),
+        ({"timeout": float("inf")}, "timeout inf is not valid: more than 0 seconds"),
+        ({"timeout": float("nan")}, "timeout nan is not valid: more than 0 seconds"),
+        ({"timeout": "5"}, "timeout '5' is not valid: more than 0 seconds"),
+        ({"tags": "abc"}, "tags 'abc' are not valid: a list of strings"),
+        ({"tags": [1]}, "tags (1,) are not valid: a list of strings"),
+        ({"tags": None}, "tags None are not valid: a list of strings"),
+        ({"tags": ["a\x00"]}, "tag 'a\\x00' is not valid: text without NUL or lone surrogates"),
+        ({"tenant": 5}, "tenant 5 is not valid: text without NUL or lone surrogates"),
+        (
+            {"tenant": "\ud800"},
+            "tenant '\\ud800' is not valid: text without NUL or lone surrogates",
+        ),
+        ({"unique_key": 5}, "unique_key 5 is not valid: text without NUL or lone surrogates"),
+        (
+            {"unique_key": "a\x00"},
+            "unique_key 'a\\x00' is not valid: text without NUL or lone surrogates",
+        ),
+        ({"unique_key": LONG}, "unique_key has 3000 bytes, and 2000 is the most"),
+        (
+            {"prority": 1},
+            (
+                "unknown option 'prority': the options are connection, delay, priority, queue, "
+                "run_at, tags, tenant, timeout, unique_key"
+            ),
+        ),
+    ],
+    ids=lambda given: str(given)[:40],
+)
+def test_a_bad_option_is_refused(options: dict[str, Any], message: str) -> None:
+    noop = PgQueue("postgresql://nobody@nowhere/nothing").task(name="noop")(lambda: None)
+    with pytest.raises(ConfigError) as refused:
+        noop.using(**options)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 201, "č"])
+def test_a_bad_task_name_is_refused(pgq: PgQueue, name: str) -> None:
+    with pytest.raises(ConfigError, match="1 to 200 letters, digits and the signs"):
+        Task(lambda: None, name=name, sender=pgq, options=None, retry=Retry())  # type: ignore[arg-type]
+
+
+def test_two_functions_cannot_have_one_name(pgq: PgQueue) -> None:
+    @pgq.task(name="same")
+    def one() -> None: ...
+
+    with pytest.raises(ConfigError, match=r"two tasks are named 'same': .*one and .*two"):
+
+        @pgq.task(name="same")
+        def two() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ["a,b", 'a"b', "a\\b", "{}", "NULL", "null", "", " lead", "ž\U0001f600", "a\nb", '\\"'],
+        [],
+    ],
+)
+@pytest.mark.parametrize("many", ["one", "many"])
+def test_tags_survive_whatever_signs_they_hold(
+    pgq: PgQueue, noop: Task[None], tags: list[str], many: str
+) -> None:
+    tagged = noop.using(tags=tags)
+    job_id = tagged.enqueue().id if many == "one" else tagged.enqueue_many([{}])[0]
+    assert pgq.get_job(job_id).tags == tuple(tags)
+
+
+@pytest.mark.parametrize("many", ["one", "many"])
+def test_run_at_in_the_future_is_kept_and_in_the_past_means_now(
+    pgq: PgQueue, noop: Task[None], database: str, many: str
+) -> None:
+    now = Clock(database).at
+
+    def stored(**options: Any) -> tuple[datetime, datetime]:
+        here = noop.using(**options)
+        job_id = here.enqueue().id if many == "one" else here.enqueue_many([{}])[0]
+        job = pgq.get_job(job_id)
+        return job.run_at, job.scheduled_at
+
+    later, before = now + timedelta(days=400), now - timedelta(days=400)
+    assert stored() == (now, now)
+    assert stored(run_at=later) == (later, later)
+    assert stored(run_at=before) == (now, before)
+    assert stored(delay=90) == (now + timedelta(seconds=90),) * 2
+    assert stored(delay=timedelta(hours=1)) == (now + timedelta(hours=1),) * 2
+
+
+def test_times_are_in_utc_whatever_the_database_s_zone_is(
+    pgq: PgQueue, noop: Task[None], database: str
+) -> None:
+    name = value(database, "select current_database()")
+    rows(database, f"alter database {name} set timezone = 'Asia/Tokyo'")
+    job = noop.using(run_at=datetime(2030, 1, 1, tzinfo=UTC)).enqueue()
+    for one in (job, pgq.get_job(job.id)):
+        assert one.run_at.isoformat() == "2030-01-01T00:00:00+00:00"
+        assert one.created_at.utcoffset() == timedelta(0)
