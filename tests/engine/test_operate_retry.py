@@ -283,6 +283,27 @@ def test_a_replay_takes_another_payload_or_changes_to_the_old_one(
     assert [row[4]["changed"] for row in rows(database, AUDIT)] == [["a", "b"], ["a", "b"]]
 
 
+def test_many_jobs_are_replayed_with_changes_each_fitting_its_task(
+    pgq: PgQueue, database: str, add: Task[int]
+) -> None:
+    ids = add.enqueue_many({"a": n} for n in range(600))
+    odd = add.enqueue(a=1).id
+    rows(database, 'update pgqueue.jobs set payload = \'{"a": "x"}\' where id = %s', [odd])
+    end(database, *ids, odd, state="completed")
+    done_ones = JobFilter(states=("completed",))
+
+    assert pgq.preview_replay(JobFilter()).count == 0
+    assert pgq.preview_replay(done_ones).count == 601
+    done = pgq.replay_many(done_ones, merge={"b": 7})
+
+    assert list(done.retried) == ids
+    assert list(done.refused) == [odd]
+    assert "a: Input should be a valid integer" in done.refused[odd]
+    assert pgq.get_job(ids[599]).payload == {"a": 599, "b": 7}
+    assert states(database) == {"queued": 600, "completed": 1}
+    assert {row[2] for row in rows(database, AUDIT)} == {"replay"}
+
+
 @pytest.mark.parametrize(
     ("edit", "error"),
     [
