@@ -15,7 +15,6 @@ from typing_extensions import TypedDict
 from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Job, Json, NotStorable, storable_json
 
-
 PAYLOAD_LIMIT = 1_000_000
 """Bytes of JSON a payload may have; enqueue_v1 says the same. Store large things elsewhere."""
 
@@ -41,7 +40,8 @@ class Signature:
             storable_json(payload, limit=PAYLOAD_LIMIT)
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
-        except (PydanticSerializationError, NotStorable) as error:
+        # ValueError: pydantic's word for an object that holds itself.
+        except (PydanticSerializationError, NotStorable, ValueError) as error:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
         return payload
 
