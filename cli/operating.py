@@ -28,6 +28,14 @@ IdArgument = Annotated[int, typer.Argument(min=1, max=LARGEST_ID, metavar="ID", 
 IdsArgument = Annotated[
     list[int], typer.Argument(min=1, max=LARGEST_ID, metavar="ID", help="Ids of jobs.")
 ]
+OptionalIdsArgument = Annotated[
+    list[int] | None,
+    typer.Argument(min=1, max=LARGEST_ID, metavar="ID", help="Ids of jobs."),
+]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="At most so many jobs.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say how many and show some; change nothing.")
+]
 StateOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -114,6 +114,8 @@ class PgQueue(Operations):
         """
 
         def register(handler: Callable[..., Any]) -> Task[Any]:
+            if not callable(handler) or not hasattr(handler, "__name__"):
+                raise ConfigError(f"{handler!r} cannot be a task: use a function")
             task: Task[Any] = Task(
                 handler,
                 name=name or task_name_of(handler.__name__),
@@ -132,13 +134,17 @@ class PgQueue(Operations):
 
     def enqueue(self, task: str, payload: Mapping[str, Json] | None = None, **options: Any) -> Job:
         """Insert a job of the task with this name; raises TaskUnknown, PayloadInvalid."""
-        return self.tasks.get(task).using(**options).enqueue(**(payload or {}))
+        known = self.tasks.get(task)
+        arguments = known.checked_payload({} if payload is None else payload)
+        return known.using(**options).enqueue(**arguments)
 
     async def aenqueue(
         self, task: str, payload: Mapping[str, Json] | None = None, **options: Any
     ) -> Job:
         """`enqueue` for async code."""
-        return await self.tasks.get(task).using(**options).aenqueue(**(payload or {}))
+        known = self.tasks.get(task)
+        arguments = known.checked_payload({} if payload is None else payload)
+        return await known.using(**options).aenqueue(**arguments)
 
     def get_job(self, job_id: int) -> Job:
         """A job by id, live or finished; raises JobNotFound."""
@@ -255,6 +261,10 @@ class PgQueue(Operations):
         due. With `scheduler` it ticks, too. With a `health_port` (0: any free one) it answers
         `/healthz` and `/readyz` there.
         """
+        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+            raise ConfigError(f"concurrency {concurrency!r} is not valid: 1 or more")
+        if isinstance(queues, str):
+            raise ConfigError(f"queues {queues!r} is not valid: a list of queue names")
         options = WorkerOptions(
             queues=tuple(checked_queue(queue) for queue in queues),
             concurrency=concurrency,

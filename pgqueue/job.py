@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -53,12 +54,16 @@ class Retry:
     decide: Callable[[int, BaseException], float | None] | None = None
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
+        if type(self.attempts) is not int or self.attempts < 1:
             raise ValueError(f"Retry(attempts={self.attempts}): at least 1, the first try counts")
-        if self.delays is not None and (not self.delays or min(self.delays) < 0):
+        if self.delays is not None and not (self.delays and _are_waits(*self.delays)):
             raise ValueError(f"Retry(delays={self.delays}): one or more waits of 0 s or longer")
-        if min(self.base, self.factor, self.cap, self.jitter) < 0:
+        if not _are_waits(self.base, self.factor, self.cap, self.jitter):
             raise ValueError("Retry(base, factor, cap, jitter): none may be negative")
+
+
+def _are_waits(*numbers: float) -> bool:
+    return all(0 <= number < math.inf for number in numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ operating system's user, from code).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pgqueue.db.run import Steps
@@ -16,7 +16,7 @@ from pgqueue.engine.cancel import Cancelled, cancel_jobs
 from pgqueue.engine.delete import Deleted
 from pgqueue.engine.filters import JobFilter
 from pgqueue.engine.operate import Operator, this_user
-from pgqueue.engine.retry_jobs import Preview, Retried, merged
+from pgqueue.engine.retry_jobs import Edit, Preview, Retried, merged
 from pgqueue.engine.why import Cause
 from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Json
@@ -25,7 +25,6 @@ from pgqueue.tasks.names import checked_queue
 from pgqueue.tasks.registry import Registry
 
 T = TypeVar("T")
-Edit = Callable[[str, Mapping[str, Json]], Mapping[str, Json]]
 
 ALL_JOBS = JobFilter()
 LARGEST_ID = 2**63 - 1
@@ -134,6 +133,40 @@ class Operations(ABC):
         """`replay` for async code."""
         await self._arun(self._replay(job_id, payload, merge, by), None)
 
+    def preview_replay(self, wanted: JobFilter, *, limit: int | None = None) -> Preview:
+        """How many jobs `replay_many` would take, and the newest of them; changes nothing."""
+        return self._run(self._preview_replay(wanted, limit), None)
+
+    async def apreview_replay(self, wanted: JobFilter, *, limit: int | None = None) -> Preview:
+        """`preview_replay` for async code."""
+        return await self._arun(self._preview_replay(wanted, limit), None)
+
+    def replay_many(
+        self,
+        wanted: JobFilter,
+        *,
+        merge: Mapping[str, Json] | None = None,
+        limit: int | None = None,
+        by: Operator | None = None,
+    ) -> Retried:
+        """Replay the finished jobs that fit, `merge` being the changes to each payload.
+
+        Completed ones only if `wanted.states` names them. A job whose new payload does not fit its
+        task is refused, and the others go on.
+        """
+        return self._run(self._replay_many(wanted, merge, limit, by), None)
+
+    async def areplay_many(
+        self,
+        wanted: JobFilter,
+        *,
+        merge: Mapping[str, Json] | None = None,
+        limit: int | None = None,
+        by: Operator | None = None,
+    ) -> Retried:
+        """`replay_many` for async code."""
+        return await self._arun(self._replay_many(wanted, merge, limit, by), None)
+
     # -- queues ----------------------------------------------------------------
 
     def pause(self, queue: str, *, reason: str | None = None, by: Operator | None = None) -> bool:
@@ -230,6 +263,26 @@ class Operations(ABC):
         edit = self._edit(payload, merge)
         operator = by or this_user()
         return retry_jobs.replay_job(self.sql, checked_id(job_id), edit, operator, self._tries())
+
+    def _preview_replay(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
+        most = checked_limit(limit)
+        return retry_jobs.preview_retry(self.sql, wanted, most, allowed=retry_jobs.FINISHED)
+
+    def _replay_many(
+        self,
+        wanted: JobFilter,
+        merge: Mapping[str, Json] | None,
+        limit: int | None,
+        by: Operator | None,
+    ) -> Steps[Retried]:
+        return retry_jobs.replay_matching(
+            self.sql,
+            wanted,
+            self._edit(None, merge),
+            by or this_user(),
+            tries=self._tries(),
+            limit=checked_limit(limit),
+        )
 
     def _edit(self, payload: Mapping[str, Json] | None, merge: Mapping[str, Json] | None) -> Edit:
         def edit(task: str, old: Mapping[str, Json]) -> Mapping[str, Json]:

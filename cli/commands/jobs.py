@@ -9,8 +9,11 @@ import typer
 from ..common import AppOption, JsonOption, parsed_json, print_json, ready_app
 from ..operating import (
     LARGEST_ID,
+    DryRunOption,
     IdArgument,
     IdsArgument,
+    LimitOption,
+    OptionalIdsArgument,
     QueueOption,
     ReasonOption,
     SinceOption,
@@ -28,6 +31,7 @@ from ..operating import (
 )
 
 if TYPE_CHECKING:
+    from pgqueue import JobFilter
     from pgqueue.engine.retry_jobs import Preview, Retried
 
 app = typer.Typer(
@@ -117,10 +121,7 @@ def why(job_id: IdArgument, app: AppOption = None, json: JsonOption = False) -> 
 
 @app.command("retry")
 def retry(
-    job_ids: Annotated[
-        list[int] | None,
-        typer.Argument(min=1, max=LARGEST_ID, metavar="ID", help="Ids of jobs."),
-    ] = None,
+    job_ids: OptionalIdsArgument = None,
     state: StateOption = None,
     task: TaskOption = None,
     queue: QueueOption = None,
@@ -129,10 +130,8 @@ def retry(
     reason: ReasonOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many jobs.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many and show some; change nothing.")
-    ] = False,
+    limit: LimitOption = None,
+    dry_run: DryRunOption = False,
     app: AppOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -143,15 +142,11 @@ def retry(
 
     Example: pgq jobs retry 42        pgq jobs retry --task send-welcome --since 24h --dry-run
     """
-    from pgqueue.errors import ConfigError
-
-    options = {"task": task, "queue": queue, "tenant": tenant, "tag": tag, "reason": reason}
-    filtered = bool(state or since or until or any(options.values()))
-    if bool(job_ids) is filtered:
-        raise ConfigError("say which jobs: ids, or a filter such as --state failed --task NAME")
-    if job_ids and (dry_run or limit):
-        raise ConfigError("--dry-run and --limit go with a filter, not with ids")
-    wanted = job_filter(state=state, since=since, until=until, **options)
+    wanted = job_filter(
+        state=state, task=task, queue=queue, tenant=tenant, tag=tag, reason=reason, since=since,
+        until=until,
+    )  # fmt: skip
+    _check_choice(job_ids, wanted, dry_run=dry_run, limit=limit)
     pgq = ready_app(app)
     done: Retried | Preview
     if job_ids:
@@ -166,27 +161,57 @@ def retry(
 
 @app.command("replay")
 def replay(
-    job_id: IdArgument,
-    payload: Annotated[str | None, typer.Option(help="Another payload, a JSON object.")] = None,
+    job_id: Annotated[
+        int | None, typer.Argument(min=1, max=LARGEST_ID, metavar="ID", help="A job's id.")
+    ] = None,
+    payload: Annotated[
+        str | None, typer.Option(help="Another payload, a JSON object; with an id only.")
+    ] = None,
     merge: Annotated[
         str | None, typer.Option(help="Changes to the payload, a JSON object; null removes.")
     ] = None,
+    state: StateOption = None,
+    task: TaskOption = None,
+    queue: QueueOption = None,
+    tenant: TenantOption = None,
+    tag: TagOption = None,
+    reason: ReasonOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: LimitOption = None,
+    dry_run: DryRunOption = False,
     app: AppOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run a finished job again under its id, completed or not, with an edited payload if you like.
+    """Run finished jobs again under their ids, with edited payloads if you like.
+
+    By a filter, completed jobs are taken only with --state completed. Exit code 1 when a job is
+    missing or refused.
 
     Example: pgq jobs replay 42 --merge '{"url": "https://example.com/moved"}'
     """
+    from pgqueue.errors import ConfigError
+
     new = None if payload is None else parsed_json(payload, "--payload")
     changes = None if merge is None else parsed_json(merge, "--merge")
+    wanted = job_filter(
+        state=state, task=task, queue=queue, tenant=tenant, tag=tag, reason=reason, since=since,
+        until=until,
+    )  # fmt: skip
+    _check_choice([job_id] if job_id else None, wanted, dry_run=dry_run, limit=limit)
+    if new is not None and not job_id:
+        raise ConfigError("--payload goes with an id; use --merge for many jobs")
     pgq = ready_app(app)
-    pgq.replay(job_id, new, merge=changes, by=operator())
-    pgq.close()
-    if json:
-        print_json({"id": job_id, "state": "queued"})
+    done: Retried | Preview
+    if job_id:
+        pgq.replay(job_id, new, merge=changes, by=operator())
+        done = _one_retried(job_id)
+    elif dry_run:
+        done = pgq.preview_replay(wanted, limit=limit)
     else:
-        typer.echo(f"job {job_id} is queued again")
+        done = pgq.replay_many(wanted, merge=changes, limit=limit, by=operator())
+    pgq.close()
+    _tell_retry(done, json)
 
 
 @app.command("cancel")
@@ -227,6 +252,23 @@ def delete(job_ids: IdsArgument, app: AppOption = None, json: JsonOption = False
     _exit_unless(not done.missing and not done.running)
 
 
+def _check_choice(
+    job_ids: list[int] | None, wanted: JobFilter, *, dry_run: bool, limit: int | None
+) -> None:
+    from pgqueue.errors import ConfigError
+
+    if bool(job_ids) is bool(wanted.given):
+        raise ConfigError("say which jobs: ids, or a filter such as --state failed --task NAME")
+    if job_ids and (dry_run or limit):
+        raise ConfigError("--dry-run and --limit go with a filter, not with ids")
+
+
+def _one_retried(job_id: int) -> Retried:
+    from pgqueue.engine.retry_jobs import Retried
+
+    return Retried(retried=(job_id,))
+
+
 def _tell_retry(done: Retried | Preview, as_json: bool) -> None:
     from pgqueue.engine.retry_jobs import Preview
 
@@ -235,7 +277,7 @@ def _tell_retry(done: Retried | Preview, as_json: bool) -> None:
             print_json(plain({"count": done.count, "sample": done.sample}))
             return
         _print_jobs(done.sample, "no such jobs")
-        typer.echo(f"would be retried: {done.count}; nothing was changed")
+        typer.echo(f"would run again: {done.count}; nothing was changed")
         return
     refused = [{"id": job_id, "reason": why} for job_id, why in sorted(done.refused.items())]
     if as_json:
@@ -255,8 +297,8 @@ def _tell_retry(done: Retried | Preview, as_json: bool) -> None:
 
 def _say_retried(done: Retried) -> None:
     if not done.retried:
-        typer.echo("nothing to retry")
-    say_ids("retried", done.retried)
+        typer.echo("nothing came back")
+    say_ids("queued again", done.retried)
     say_ids("due now", done.hurried)
     say_ids("left alone, due or running", done.live)
     say_ids("not found", done.missing)

@@ -165,18 +165,19 @@ create function pgqueue.enqueue_v1(
   as $body$
 #variable_conflict use_column
 declare
-  due timestamptz := coalesce(
-    enqueue_v1.run_at,
-    pgqueue.clock_now() + coalesce(enqueue_v1.delay, interval '0')
-  );
+  -- Beyond, a time cannot be read back in every zone: one such job would stop whoever claims it.
+  earliest constant timestamptz := '1970-01-01 00:00:00+00';
+  latest constant timestamptz := '9998-12-31 00:00:00+00';
+  due timestamptz;
   new_id bigint;
   holder_id bigint;
   holder_state text;
   waiting_limit integer;
   previous_wait text := current_setting('lock_timeout');
 begin
-  if enqueue_v1.task is null or length(enqueue_v1.task) not between 1 and 200 then
-    raise exception 'task name is not valid: 1 to 200 characters' using errcode = '22023';
+  if enqueue_v1.task is null or enqueue_v1.task !~ '^[A-Za-z0-9_.:-]{1,200}$' then
+    raise exception 'task name % is not valid: 1 to 200 letters, digits and the signs _ . : -',
+      coalesce(quote_literal(enqueue_v1.task), 'null') using errcode = '22023';
   end if;
   if enqueue_v1.queue is null or enqueue_v1.queue !~ '^[A-Za-z0-9_.:-]{1,100}$' then
     raise exception 'queue name % is not valid: 1 to 100 letters, digits and the signs _ . : -',
@@ -196,15 +197,34 @@ begin
   if enqueue_v1.run_at is not null and enqueue_v1.delay is not null then
     raise exception 'run_at and delay exclude each other: give one of them' using errcode = '22023';
   end if;
-  if enqueue_v1.delay < interval '0' then
-    raise exception 'delay % is not valid: 0 seconds or more', enqueue_v1.delay
+  if enqueue_v1.delay not between interval '0' and interval '100 years' then
+    raise exception 'delay % is not valid: 0 seconds or more, 100 years at most', enqueue_v1.delay
       using errcode = '22023';
+  end if;
+  if enqueue_v1.run_at not between earliest and latest then
+    raise exception 'run_at % is not valid: from the year 1970 to 9998', enqueue_v1.run_at
+      using errcode = '22023';
+  end if;
+  if enqueue_v1.expires_at not between earliest and latest then
+    raise exception 'expires_at % is not valid: from the year 1970 to 9998', enqueue_v1.expires_at
+      using errcode = '22023';
+  end if;
+  if octet_length(enqueue_v1.tenant) not between 1 and 200 then
+    raise exception 'tenant is not valid: 1 to 200 bytes' using errcode = '22023';
+  end if;
+  if enqueue_v1.tags is null or array_position(enqueue_v1.tags, null) is not null then
+    raise exception 'tags must be an array without null' using errcode = '22023';
+  end if;
+  if enqueue_v1.headers is null or jsonb_typeof(enqueue_v1.headers) <> 'object' then
+    raise exception 'headers must be a JSON object' using errcode = '22023';
   end if;
   if enqueue_v1.max_attempts is null or enqueue_v1.max_attempts < 1 then
     raise exception 'max_attempts is not valid: 1 or more' using errcode = '22023';
   end if;
-  if enqueue_v1.timeout <= 0 then
-    raise exception 'timeout % is not valid: more than 0 seconds', enqueue_v1.timeout
+  -- NaN counts as greater than every number here.
+  if enqueue_v1.timeout <= 0 or enqueue_v1.timeout > 3162240000 then
+    raise exception 'timeout % is not valid: more than 0 seconds, 100 years at most',
+      enqueue_v1.timeout
       using errcode = '22023';
   end if;
   if enqueue_v1.unique_mode is null or enqueue_v1.unique_mode not in ('skip', 'replace', 'raise') then
@@ -214,6 +234,26 @@ begin
   if enqueue_v1.unique_for is not null and enqueue_v1.unique_key is null then
     raise exception 'unique_for needs a unique_key' using errcode = '22023';
   end if;
+  -- A longer one does not fit into its index.
+  if octet_length(enqueue_v1.unique_key) not between 1 and 1600 then
+    raise exception 'unique_key is not valid: 1 to 1600 bytes' using errcode = '22023';
+  end if;
+  if enqueue_v1.unique_for <= interval '0' or enqueue_v1.unique_for > interval '100 years' then
+    raise exception 'unique_for % is not valid: more than 0 seconds, 100 years at most',
+      enqueue_v1.unique_for using errcode = '22023';
+  end if;
+  -- As a lock_timeout, 0 would mean for ever.
+  if enqueue_v1.unique_wait is null
+    or enqueue_v1.unique_wait < interval '1 millisecond'
+    or enqueue_v1.unique_wait > interval '1 day'
+  then
+    raise exception 'unique_wait % is not valid: more than 0 seconds, 86400 at most',
+      coalesce(enqueue_v1.unique_wait::text, 'null') using errcode = '22023';
+  end if;
+  due := coalesce(
+    enqueue_v1.run_at,
+    pgqueue.clock_now() + coalesce(enqueue_v1.delay, interval '0')
+  );
 
   if enqueue_v1.tenant is not null then
     select max_waiting

@@ -14,7 +14,13 @@ from pgqueue.db.run import Batch, Statement, Steps
 from pgqueue.engine.filters import JobFilter
 from pgqueue.engine.listing import find_row, list_jobs
 from pgqueue.engine.operate import Operator, batches
-from pgqueue.errors import ConfigError, JobNotFound, UniqueKeyTaken, WrongState
+from pgqueue.errors import (
+    ConfigError,
+    PayloadInvalid,
+    TaskUnknown,
+    UniqueKeyTaken,
+    WrongState,
+)
 from pgqueue.job import Json, storable_json
 
 Sql = Mapping[str, str]
@@ -22,8 +28,12 @@ Key = tuple[int, datetime]
 """A finished row: the job's id and when it ended. A job that was retried and ended again has
 another key, so an old request cannot retry it a second time."""
 
+Edit = Callable[[str, Mapping[str, Json]], Mapping[str, Json]]
+"""Makes the new payload of a task's name and the old one; raises PayloadInvalid, TaskUnknown."""
+
 RETRYABLE = ("failed", "cancelled")
 FINISHED = ("completed", *RETRYABLE)
+_VERBS = {RETRYABLE: "retried", FINISHED: "replayed"}
 SAMPLE = 10
 _BUSY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
@@ -68,7 +78,7 @@ class Revival:
     tries: Mapping[str, int]
     action: str = "retry"
     states: tuple[str, ...] = RETRYABLE
-    payload: str | None = None
+    payloads: Mapping[int, str] = field(default_factory=dict)
     details: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -116,25 +126,61 @@ def retry_matching(
     limit: int | None = None,
 ) -> Steps[Retried]:
     """Retry the failed and cancelled jobs that fit, oldest first, at most `limit`."""
-    keys = yield from _find_retryable(sql, wanted, limit)
+    keys = yield from _find_finished(sql, wanted, limit, RETRYABLE)
     revival = Revival(operator, tries, details={"filter": wanted.given})
     became = yield from _revive(sql, keys, revival)
     return (yield from _reported(sql, keys, became))
 
 
-def preview_retry(sql: Sql, wanted: JobFilter, limit: int | None = None) -> Steps[Preview]:
-    """What `retry_matching` would do now, without doing it."""
-    keys = yield from _find_retryable(sql, wanted, limit)
+def preview_retry(
+    sql: Sql,
+    wanted: JobFilter,
+    limit: int | None = None,
+    *,
+    allowed: tuple[str, ...] = RETRYABLE,
+) -> Steps[Preview]:
+    """What a retry (or with all of FINISHED `allowed` a replay) would take, without doing it."""
+    keys = yield from _find_finished(sql, wanted, limit, allowed)
     if not keys:
         return Preview(0, [])
-    sample = yield from list_jobs(sql, _narrowed(wanted), limit=SAMPLE)
+    sample = yield from list_jobs(sql, _narrowed(wanted, allowed), limit=SAMPLE)
     return Preview(len(keys), sample)
+
+
+def replay_matching(
+    sql: Sql,
+    wanted: JobFilter,
+    edit: Edit,
+    operator: Operator,
+    *,
+    tries: Mapping[str, int],
+    limit: int | None = None,
+) -> Steps[Retried]:
+    """Replay the finished jobs that fit, oldest first; completed ones only if asked for by state.
+
+    One whose new payload does not fit its task is refused, and the others go on.
+    """
+    keys = yield from _find_finished(sql, wanted, limit, FINISHED)
+    became: dict[int, Refusal | None] = {}
+    for batch in batches(keys):
+        rows = yield Statement(sql["find_payloads"], _keyed(batch))
+        payloads: dict[int, str] = {}
+        for job_id, task, payload in rows:
+            try:
+                payloads[job_id] = storable_json(edit(task, payload))
+            except (PayloadInvalid, TaskUnknown) as error:
+                became[job_id] = Refusal(str(error))
+        details = {"filter": wanted.given}
+        revival = Revival(operator, tries, "replay", FINISHED, payloads, details)
+        fit = [key for key in batch if key[0] in payloads]
+        became |= yield from _revive(sql, fit, revival)
+    return (yield from _reported(sql, keys, became))
 
 
 def replay_job(
     sql: Sql,
     job_id: int,
-    edit: Callable[[str, Mapping[str, Json]], Mapping[str, Json]],
+    edit: Edit,
     operator: Operator,
     tries: Mapping[str, int],
 ) -> Steps[None]:
@@ -147,18 +193,13 @@ def replay_job(
     if row["finished_at"] is None:
         raise WrongState(job_id, row["status"], "only finished jobs are replayed: cancel it first")
     payload = edit(row["task"], row["payload"])
-    changed = sorted(
-        name
-        for name in {*payload, *row["payload"]}
-        if payload.get(name) != row["payload"].get(name)
-        or (name in payload) is not (name in row["payload"])
-    )
-    revival = Revival(
-        operator, tries, "replay", FINISHED, storable_json(payload), {"changed": changed}
-    )
+    # Names only: what is in a payload is nobody's business who reads the audit log.
+    details = {"changed": _changed(row["payload"], payload)}
+    payloads = {job_id: storable_json(payload)}
+    revival = Revival(operator, tries, "replay", FINISHED, payloads, details)
     became = yield from _revive(sql, [(job_id, row["finished_at"])], revival)
     if job_id not in became:
-        raise JobNotFound(job_id)
+        raise WrongState(job_id, "in another session's hands", "try again")
     if refusal := became[job_id]:
         raise UniqueKeyTaken(
             f"job {job_id} cannot come back: {refusal.reason}", refusal.holder or 0
@@ -199,23 +240,25 @@ def _find_places(sql: Sql, ids: Sequence[int]) -> Steps[dict[int, _Place]]:
     return places
 
 
-def _narrowed(wanted: JobFilter) -> JobFilter:
-    """The filter, for jobs that may be retried; raises ConfigError when it asks for others."""
+def _narrowed(wanted: JobFilter, allowed: tuple[str, ...]) -> JobFilter:
+    """The filter, for finished jobs; raises ConfigError when it asks for others."""
     asked = {*wanted.states, *([wanted.status] if wanted.status else [])}
-    others = sorted(asked - set(RETRYABLE))
+    others = sorted(asked - set(allowed))
     if others:
         raise ConfigError(
-            f"{others[0]} jobs are not retried by filter, only {' and '.join(RETRYABLE)} ones: "
-            "name a job by its id, or replay it"
+            f"{others[0]} jobs are not {_VERBS[allowed]} by filter, only {' and '.join(allowed)} "
+            "ones: name a job by its id"
         )
-    states = tuple(state for state in RETRYABLE if not asked or state in asked)
+    states = tuple(state for state in allowed if state in (asked or RETRYABLE))
     if wanted.states and wanted.status and wanted.status not in wanted.states:
         states = ()
     return replace(wanted, states=states, status=None)
 
 
-def _find_retryable(sql: Sql, wanted: JobFilter, limit: int | None) -> Steps[list[Key]]:
-    narrowed = _narrowed(wanted)
+def _find_finished(
+    sql: Sql, wanted: JobFilter, limit: int | None, allowed: tuple[str, ...]
+) -> Steps[list[Key]]:
+    narrowed = _narrowed(wanted, allowed)
     if not narrowed.states:
         return []
     rows: list[Key] = yield Statement(sql["find_retryable"], {**narrowed.params, "n": limit})
@@ -260,11 +303,17 @@ def _taken(holder: int | None) -> Refusal:
     return Refusal(f"its unique key is taken{by}", holder)
 
 
-def _params(keys: Sequence[Key], revival: Revival) -> dict[str, Any]:
+def _keyed(keys: Sequence[Key]) -> dict[str, Any]:
     return {
         "ids": [job_id for job_id, _ in keys],
         "finished_ats": [finished_at for _, finished_at in keys],
-        "payloads": [revival.payload for _ in keys],
+    }
+
+
+def _params(keys: Sequence[Key], revival: Revival) -> dict[str, Any]:
+    return {
+        **_keyed(keys),
+        "payloads": [revival.payloads.get(job_id) for job_id, _ in keys],
         "states": list(revival.states),
         "tasks": list(revival.tries),
         "tries": list(revival.tries.values()),

@@ -32,6 +32,21 @@ where state = any(%(states)s::text[])
 order by finished_at, id
 limit %(n)s
 
+-- What finished jobs were given.
+-- name: find_payloads
+select ended.id, ended.task, ended.payload
+from unnest(
+  %(ids)s::bigint[],
+  %(finished_ats)s::timestamptz[]
+) as asked (id, finished_at)
+cross join lateral (
+  select id, task, payload
+  from pgqueue.finished_jobs
+  where finished_jobs.id = asked.id
+    and finished_jobs.finished_at = asked.finished_at
+  limit 1
+) as ended
+
 -- Moves finished jobs back into their queues under their ids. The insert comes first and the delete
 -- follows what it inserted: a job whose unique key is taken stays where it is. Rows that another
 -- operator holds are skipped. `tries` says how many a task's policy gives; null is one.

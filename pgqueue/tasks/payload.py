@@ -50,7 +50,8 @@ class Signature:
             _check_storable(payload, valid)
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
-        except (PydanticSerializationError, NotStorable, UnicodeError) as error:
+        # ValueError: pydantic's word for an object that holds itself.
+        except (PydanticSerializationError, NotStorable, ValueError) as error:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
         return payload
 

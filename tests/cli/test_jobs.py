@@ -180,11 +180,11 @@ def test_retry_by_filter_shows_first_and_does_then(
     preview = document("jobs", "retry", "--queue", "email", "--dry-run")
     assert (preview["count"], [row["id"] for row in preview["sample"]]) == (3, ids[::-1])
     said = pgq_command("jobs", "retry", "--state", "failed", "--dry-run").out
-    assert "would be retried: 3; nothing was changed" in said
+    assert "would run again: 3; nothing was changed" in said
     assert audit(database) == []
 
     assert document("jobs", "retry", "--queue", "email")["retried"] == ids
-    assert pgq_command("jobs", "retry", "--queue", "email").out == "nothing to retry\n"
+    assert pgq_command("jobs", "retry", "--queue", "email").out == "nothing came back\n"
 
 
 def test_replay_edits_the_payload(
@@ -195,10 +195,27 @@ def test_replay_edits_the_payload(
 
     said = pgq_command("jobs", "replay", str(job), "--merge", '{"a": 5, "b": 6}')
 
-    assert (said.code, said.out) == (0, f"job {job} is queued again\n")
+    assert (said.code, said.out) == (0, f"queued again (1): {job}\n")
     assert document("jobs", "show", str(job))["payload"] == {"a": 5, "b": 6}
     end(database, job)
-    assert document("jobs", "replay", str(job)) == {"id": job, "state": "queued"}
+    assert document("jobs", "replay", str(job))["retried"] == [job]
+
+
+def test_replay_edits_many_and_refuses_those_that_do_not_fit(
+    add: Callable[..., int], document: Callable[..., Any], pgq_command: Run, database: str
+) -> None:
+    fits = add()
+    other = json.loads(pgq_command("enqueue", "report", '{"day": "x"}', "--json").out)["id"]
+    end(database, fits, other, state="completed")
+
+    assert document("jobs", "replay", "--state", "completed", "--dry-run")["count"] == 2
+    assert document("jobs", "replay", "--queue", "default", "--dry-run")["count"] == 0
+    done = document("jobs", "replay", "--state", "completed", "--merge", '{"b": 9}', code=1)
+
+    assert done["retried"] == [fits]
+    assert [refused["id"] for refused in done["refused"]] == [other]
+    assert "payload of task 'report' is not valid: b: " in done["refused"][0]["reason"]
+    assert document("jobs", "show", str(fits))["payload"] == {"a": 1, "b": 9}
 
 
 def test_cancel_and_delete(

@@ -69,6 +69,17 @@ WRONG = {
         2,
         "payload of task 'add' is not valid: a: Input should be a valid integer",
     ),
+    "one payload for many": (
+        ("jobs", "replay", "--task", "add", "--payload", '{"a": 1}'),
+        2,
+        "--payload goes with an id; use --merge for many jobs",
+    ),
+    "nothing to replay by": (("jobs", "replay"), 2, "say which jobs"),
+    "a replay of queued ones": (
+        ("jobs", "replay", "--state", "queued"),
+        2,
+        "queued jobs are not replayed by filter, only completed and failed and cancelled ones",
+    ),
     "a payload too many": (
         ("jobs", "replay", "1", "--payload", '{"a": 1}', "--merge", '{"a": 1}'),
         2,
