@@ -59,6 +59,10 @@ demo: $(STAMP) ## From nothing to a digest; ARGS=--live reads public feeds
 test: $(STAMP) ## Run all tests; ARGS="tests/engine -k claim" for some
 	@$(BIN)/pytest $(ARGS)
 
+.PHONY: chaos
+chaos: $(STAMP) ## The slow proofs: workers and servers killed for minutes
+	@$(BIN)/pytest -s -m slow $(ARGS)
+
 .PHONY: check
 check: lint types imports migrations ## Run all quick checks
 

@@ -80,7 +80,12 @@ create table pgqueue.jobs (
   constraint jobs_live_state check (state in ('queued', 'blocked', 'waiting', 'running')),
   constraint jobs_payload check (jsonb_typeof(payload) = 'object'),
   constraint jobs_attempt check (attempt >= 0 and max_attempts >= 1),
-  constraint jobs_timeout check (timeout > 0),
+  -- NaN is above infinity here, so this refuses both.
+  constraint jobs_timeout check (timeout > 0 and timeout < 'infinity'),
+  -- A time that no worker can read would spoil every claim that takes its row.
+  constraint jobs_times check (
+    isfinite(run_at) and isfinite(scheduled_at) and isfinite(created_at)
+  ),
   constraint jobs_running_is_held check (
     (state = 'running') = (lease is not null)
     and (state = 'running') = (worker_id is not null)
@@ -205,7 +210,8 @@ create table pgqueue.schedules (
   constraint schedules_payload check (jsonb_typeof(payload) = 'object'),
   constraint schedules_catch_up check (catch_up in ('all', 'latest', 'none')),
   constraint schedules_overlap check (overlap in ('queue', 'skip', 'cancel-running', 'allow')),
-  constraint schedules_delay check (delay >= 0),
+  constraint schedules_delay check (delay >= 0 and delay < 'infinity'),
+  constraint schedules_times check (isfinite(next_run_at)),
   constraint schedules_max_attempts check (max_attempts >= 1),
   constraint schedules_failing_says_why check ((failures > 0) = (last_error is not null))
 );

@@ -111,6 +111,7 @@ class Worker:
         self._claim_link = Link("claims", conninfo)
         self._upkeep_link = Link("upkeep", conninfo)
         self._health: HealthServer | None = None
+        self._claims = self._new_claim_loop()
         self._loop_seen = time.monotonic()
         self._stopping = ""
 
@@ -140,7 +141,6 @@ class Worker:
                 self._health.stop()
 
     async def _live(self) -> None:
-        self._claims = self._new_claim_loop()
         self._heart = Heart(
             self,
             self._sql,

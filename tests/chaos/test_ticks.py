@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
 from processes import Processes
 
 from pgqueue import PgQueue
 from proving import Clock, rows, value
 
 TICKERS = 8
+ROUNDS = 50
 
 
 def _fire(window_start: str, window_end: str) -> None: ...
@@ -36,9 +36,8 @@ def _check(database: str, rounds: int) -> None:
     assert value(database, "select count(*) from pgqueue.jobs") == 5 * rounds
 
 
-@pytest.mark.parametrize("rounds", [8, pytest.param(50, marks=pytest.mark.slow)])
 def test_eight_tickers_at_once_insert_each_window_and_its_job_once(
-    database: str, processes: Processes, rounds: int
+    database: str, processes: Processes
 ) -> None:
     clock = Clock(database)
     _schedules(database)
@@ -47,7 +46,7 @@ def test_eight_tickers_at_once_insert_each_window_and_its_job_once(
         assert ticker.stdout
         assert ticker.stdout.readline() == "ready\n", processes.said
     shares = set()
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         clock.set(clock.at + timedelta(hours=1))
         for ticker in tickers:
             assert ticker.stdin
@@ -57,7 +56,7 @@ def test_eight_tickers_at_once_insert_each_window_and_its_job_once(
         assert sum(counts) == 5
         shares.add(tuple(counts))
     assert len(shares) > 1, "one process did it all: nobody raced"
-    _check(database, rounds)
+    _check(database, ROUNDS)
 
 
 def test_the_command_itself_run_by_eight_processes_at_once_does_so_too(
