@@ -348,8 +348,17 @@ begin
     select live.state
     into holder_state
     from pgqueue.jobs as live
-    where live.id = holder_id
-    for update;
+    where live.id = holder_id;
+    -- A lock only where the row is to change: it would be held until the caller's commit, and the
+    -- worker that wants to write the holder's end would wait for it with its whole batch.
+    if holder_state is not null and enqueue_v1.unique_mode = 'replace' then
+      select live.state
+      into holder_state
+      from pgqueue.jobs as live
+      where live.id = holder_id
+      for update;
+      holder_state := case when found then holder_state end;
+    end if;
     continue when holder_state is null and enqueue_v1.unique_for is null;
     if enqueue_v1.unique_mode = 'raise' then
       raise exception 'unique key % is taken by job %', quote_literal(enqueue_v1.unique_key),
