@@ -89,4 +89,4 @@ select
 from pgqueue.finished_jobs;
 
 update pgqueue.schema_info
-set version = 1;
+set version = 2;

@@ -1,7 +1,7 @@
 -- The whole life of a job: unique periods, quotas, expiry, logs, chores, retention, audit.
 
 update pgqueue.schema_info
-set version = 2;
+set version = 3;
 
 alter table pgqueue.jobs
   add column expires_at timestamptz,
@@ -235,8 +235,8 @@ begin
     raise exception 'unique_for needs a unique_key' using errcode = '22023';
   end if;
   -- A longer one does not fit into its index.
-  if octet_length(enqueue_v1.unique_key) not between 1 and 1600 then
-    raise exception 'unique_key is not valid: 1 to 1600 bytes' using errcode = '22023';
+  if octet_length(enqueue_v1.unique_key) not between 1 and 2600 then
+    raise exception 'unique_key is not valid: 1 to 2600 bytes' using errcode = '22023';
   end if;
   if enqueue_v1.unique_for <= interval '0' or enqueue_v1.unique_for > interval '100 years' then
     raise exception 'unique_for % is not valid: more than 0 seconds, 100 years at most',

@@ -54,7 +54,7 @@ def claim_jobs(
     worker_id: int,
     lease: int,
     limit: int,
-    suspects: bool,
+    suspects: bool = True,
 ) -> Statement:
     """The statement that claims up to `limit` jobs of these tasks from these lanes, in order.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +17,8 @@ LATEST = datetime(9998, 12, 31, tzinfo=UTC)
 LONGEST = 100 * 366 * 86_400.0
 LONGEST_WAIT = 86_400.0
 """Seconds."""
+
+WITHOUT = "without NUL or lone surrogates"
 
 SHOWN = 100
 """Characters of a refused text that its message repeats."""
@@ -31,7 +35,7 @@ def checked_time(name: str, at: Any) -> datetime | None:
         return None
     if not isinstance(at, datetime):
         raise ConfigError(f"{name} {at!r} is not valid: use an aware datetime")
-    if at.tzinfo is None:
+    if at.utcoffset() is None:
         raise ConfigError(f"{name} {at.isoformat()} has no time zone: use an aware datetime")
     if not EARLIEST <= at <= LATEST:
         raise ConfigError(f"{name} {at.isoformat()} is not valid: from the year 1970 to 9998")
@@ -58,26 +62,45 @@ def checked_span(name: str, span: Any, most: float = LONGEST) -> None:
 def _is_span(span: Any) -> bool:
     if isinstance(span, timedelta):
         return True
-    return type(span) in {int, float} and math.isfinite(span)
+    # A bool is no number here, and an int may be too large for a float.
+    is_number = isinstance(span, int | float) and not isinstance(span, bool)
+    return is_number and -math.inf < span <= sys.float_info.max
 
 
 def checked_text(name: str, text: Any, most: int) -> str | None:
     """Text that Postgres can store and index, of at most so many bytes."""
     if text is None:
         return None
-    if not isinstance(text, str) or not _is_storable(text) or not 1 <= len(text.encode()) <= most:
-        shown = repr(text) if len(repr(text)) <= 100 else repr(text)[:100] + "…"  # noqa: PLR2004
+    if not isinstance(text, str) or not text or not _is_storable(text):
         raise ConfigError(
-            f"{name} {shown} is not valid: text of 1 to {most} bytes, none of them NUL"
+            f"{name} {_shown(text)} is not valid: text of 1 to {most} bytes, {WITHOUT}"
         )
+    if (size := len(text.encode())) > most:
+        raise ConfigError(f"{name} has {size} bytes, and {most} is the most")
     return text
 
 
 def checked_texts(name: str, texts: Any) -> tuple[str, ...]:
     listed = isinstance(texts, list | tuple | set | frozenset)
-    if not listed or not all(isinstance(text, str) and _is_storable(text) for text in texts):
-        raise ConfigError(f"{name} {texts!r} is not valid: a list of strings")
+    if not listed or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"{name} {_shown(texts)} is not valid: a list of strings")
     return tuple(texts)
+
+
+def checked_tags(tags: Any) -> tuple[str, ...]:
+    is_list = isinstance(tags, Iterable) and not isinstance(tags, str)
+    tags = tuple(tags) if is_list else tags
+    if not is_list or not all(isinstance(tag, str) for tag in tags):
+        raise ConfigError(f"tags {_shown(tags)} are not valid: a list of strings")
+    for tag in tags:
+        if not _is_storable(tag):
+            raise ConfigError(f"tag {_shown(tag)} is not valid: text {WITHOUT}")
+    return tuple(tags)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def _is_storable(text: str) -> bool:

@@ -24,12 +24,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from pydantic_core import PydanticSerializationError
-
 from pgqueue.db.pools import Pools
 from pgqueue.engine.finish import prove_lease
 from pgqueue.engine.notes import LogLine, Note, Progress
-from pgqueue.job import Job, NotStorable
+from pgqueue.job import Job
 from pgqueue.sql import load
 from pgqueue.tasks.payload import Signature, signature_of
 from pgqueue.tasks.running import RunningJob
@@ -104,9 +102,6 @@ def call(asked: Call) -> Answer:
             if signature.job_parameter:
                 arguments[signature.job_parameter] = replace(job, _handle=running)
             return Answer(completed(job, function(**arguments)).result)
-    except PydanticSerializationError as error:
-        # Its own kind does not survive the way to the parent.
-        return _told(NotStorable(str(error)), running)
     except BaseException as error:  # noqa: BLE001 - told to the parent, SystemExit, too
         if isinstance(error, MemoryError) and asked.memory_limit is not None:
             return Answer(out_of_memory=True)

@@ -85,9 +85,17 @@ class Endings:
     ) -> Outcome:
         if job.attempt >= job.max_attempts:
             return self.failed(job, reason, error)
-        delay = wait_or_end(task.retry, job.attempt, error, random.random)
+        try:
+            delay = wait_or_end(task.retry, job.attempt, error, random.random)
+        except Exception as own:  # noqa: BLE001 - the app's `decide` may raise anything
+            own.__context__ = error
+            return self.failed(job, reason, own)
         if delay is None:
             return self.failed(job, reason, error)
+        if not _is_wait(delay):
+            wrong = ValueError(f"Retry waits {delay!r}: seconds, at most {LONGEST_WAIT:,}")
+            wrong.__context__ = error
+            return self.failed(job, reason, wrong)
         described = self._described(job, reason, error)
         return Requeued(job.id, lease_of(job), delay, error=described)
 
@@ -170,7 +178,8 @@ def _note(job: Job, reason: str, message: str) -> str:
 
 
 def _is_wait(seconds: Any) -> bool:
-    return isinstance(seconds, int | float) and math.isfinite(seconds) and seconds <= LONGEST_WAIT
+    # Not math.isfinite: it raises for an int that is too large for a float.
+    return isinstance(seconds, int | float) and -math.inf < seconds <= LONGEST_WAIT
 
 
 def _storable(text: str) -> str:

@@ -88,12 +88,15 @@ class Upkeep:
             wait = await duty.work()
         except LinkDown as error:
             emit(DutyFailed(duty.name, f"connection lost: {error}"))
-            return min(duty.every, AFTER_FAILURE)
+            return _jittered(min(duty.every, AFTER_FAILURE))
         except Exception as error:  # noqa: BLE001 - told, and the other duties go on
             emit(DutyFailed(duty.name, f"{type(error).__name__}: {error}"))
-            return min(duty.every, AFTER_FAILURE)
+            return _jittered(min(duty.every, AFTER_FAILURE))
         if wait is not None:
             return wait
         # Its own cost sets the pace, too: a duty takes at most 5 % of the time.
-        rest = max(duty.every, min(LONGEST_REST, 20 * (time.monotonic() - began)))
-        return rest * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
+        return _jittered(max(duty.every, min(LONGEST_REST, 20 * (time.monotonic() - began))))
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.9, 1.0)  # noqa: S311 - no secret

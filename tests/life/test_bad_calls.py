@@ -20,7 +20,7 @@ from proving import value
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001 - what is to be refused
 AWARE = datetime(2030, 1, 1, tzinfo=UTC)
 NAME = "1 to 100 letters, digits and the signs _ . : -"
-NUL = "none of them NUL"
+NUL = "without NUL or lone surrogates"
 PAYLOAD = "payload of task 'add' is not valid: "
 
 
@@ -82,6 +82,7 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"delay": -1}, "delay -1 is not valid: 0 seconds or more, 100 years at most"),
     ({"delay": math.nan}, "delay nan is not valid: 0 seconds or more, 100 years at most"),
     ({"delay": 1e12}, "delay 1000000000000.0 is not valid: 0 seconds or more, 100 years at most"),
+    ({"delay": 10**400}, "is not valid: 0 seconds or more, 100 years at most"),
     ({"delay": "5"}, "delay '5' is not valid: 0 seconds or more, 100 years at most"),
     ({"delay": None}, "delay None is not valid: 0 seconds or more, 100 years at most"),
     ({"expires_at": NAIVE}, "expires_at 2030-01-01T00:00:00 has no time zone"),
@@ -90,13 +91,13 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"tenant": ""}, f"tenant '' is not valid: text of 1 to 200 bytes, {NUL}"),
     ({"tenant": "a\0"}, f"tenant 'a\\x00' is not valid: text of 1 to 200 bytes, {NUL}"),
     ({"tenant": "\ud800"}, f"tenant '\\ud800' is not valid: text of 1 to 200 bytes, {NUL}"),
-    ({"tags": "a"}, "tags 'a' is not valid: a list of strings"),
-    ({"tags": [1]}, "tags [1] is not valid: a list of strings"),
-    ({"tags": 5}, "tags 5 is not valid: a list of strings"),
-    ({"tags": ["a\0"]}, "tags ['a\\x00'] is not valid: a list of strings"),
-    ({"unique_key": 5}, f"unique_key 5 is not valid: text of 1 to 1000 bytes, {NUL}"),
-    ({"unique_key": ""}, f"unique_key '' is not valid: text of 1 to 1000 bytes, {NUL}"),
-    ({"unique_key": "ä" * 501}, f"is not valid: text of 1 to 1000 bytes, {NUL}"),
+    ({"tags": "a"}, "tags 'a' are not valid: a list of strings"),
+    ({"tags": [1]}, "tags (1,) are not valid: a list of strings"),
+    ({"tags": 5}, "tags 5 are not valid: a list of strings"),
+    ({"tags": ["a\0"]}, f"tag 'a\\x00' is not valid: text {NUL}"),
+    ({"unique_key": 5}, f"unique_key 5 is not valid: text of 1 to 2000 bytes, {NUL}"),
+    ({"unique_key": ""}, f"unique_key '' is not valid: text of 1 to 2000 bytes, {NUL}"),
+    ({"unique_key": "ä" * 1001}, "unique_key has 2002 bytes, and 2000 is the most"),
     (
         {"unique_key": "k", "unique_mode": "drop"},
         "unique_mode 'drop' is not valid: skip, replace, raise",
@@ -215,7 +216,8 @@ SQL = [
     ("'t', tags => null", "22023", "tags must be an array without null"),
     ("'t', tags => array[null]", "22023", "tags must be an array without null"),
     ("'t', headers => '[]'", "22023", "headers must be a JSON object"),
-    ("'t', unique_key => ''", "22023", "unique_key is not valid: 1 to 1600 bytes"),
+    ("'t', unique_key => ''", "22023", "unique_key is not valid: 1 to 2600 bytes"),
+    ("'t', unique_key => repeat('k', 2601)", "22023", "unique_key is not valid: 1 to 2600 bytes"),
     ("'t', unique_key => 'k', unique_mode => 'x'", "22023", "unique_mode 'x' is not valid: skip"),
     ("'t', unique_for => '1 h'", "22023", "unique_for needs a unique_key"),
     ("'t', unique_key => 'k', unique_for => '-1 h'", "22023", "unique_for -01:00:00 is not valid"),
@@ -246,7 +248,7 @@ COMMANDS = [
     (("enqueue", "add", '{"a": 1}', "--priority", "x"), 2, "valid integer"),
     (("enqueue", "add", '{"a": 1}', "--delay", "nan"), 2, "delay nan is not valid"),
     (("enqueue", "add", '{"a": 1}', "--run-at", "soon"), 2, "--run-at 'soon' is not a time"),
-    (("enqueue", "add", '{"a": 1}', "--run-at", "2030-01-01"), 2, "has no time zone"),
+    (("enqueue", "add", '{"a": 1}', "--run-at", "2030-01-01"), 2, "use ISO 8601 with zone"),
     (("enqueue", "add", '{"a": 1}', "--queue", "a b"), 2, "queue name 'a b' is not valid"),
     (("enqueue", "add", '{"a": 1}', "--unique-key", ""), 2, "unique_key '' is not valid"),
 ]

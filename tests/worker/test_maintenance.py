@@ -13,7 +13,15 @@ from pgqueue.events import JobRequeued, JobsRescued, WorkerStats
 from pgqueue.observe.log import line_of
 from pgqueue.worker.heart import Heart
 from pgqueue.worker.rollout import Rollout
-from proving import Clock, Recorder, rows, states, until, value
+from proving import (
+    Clock,
+    Recorder,
+    rows,
+    states,
+    until,
+    value,
+    workers_started_long_ago,
+)
 
 
 class Body:
@@ -218,16 +226,7 @@ async def test_it_fails_when_no_worker_has_started_for_a_quarter_of_an_hour(
 
     resize.enqueue(width=1)
     rows(database, """update pgqueue.jobs set payload = '{"breadth": 2}'""")
-    rows(
-        database,
-        "create function pgqueue.an_hour_ago() returns trigger language plpgsql as "
-        "$$ begin new.started_at = now() - interval '1 hour'; return new; end $$",
-    )
-    rows(
-        database,
-        "create trigger an_hour_ago before insert on pgqueue.workers "
-        "for each row execute function pgqueue.an_hour_ago()",
-    )
+    workers_started_long_ago(database)
     await run_until_idle(pgq)
     pgq.close()
     assert rows(database, "select state, errors -> 0 ->> 'reason' from pgqueue.finished_jobs") == [
