@@ -8,7 +8,11 @@ alter table pgqueue.jobs
   -- How often this job was running alone, as a suspect, when its worker died.
   add column crashes integer not null default 0,
   -- Was in the hands of a worker that died: runs without prefetch, one at a time per worker.
-  add column suspect boolean not null default false;
+  add column suspect boolean not null default false,
+  -- As jobs_times: 0001-01-02 to 9999-12-30.
+  add constraint jobs_expires_at check (
+    expires_at between to_timestamp(-62135510400) and to_timestamp(253402128000)
+  );
 
 alter table pgqueue.finished_jobs
   add column expires_at timestamptz,

@@ -147,7 +147,8 @@ def _adapter(task: str, taken: dict[str, Any], *, open_ended: bool) -> TypeAdapt
 
 def _check_storable(payload: Mapping[str, Json], valid: Mapping[str, Any]) -> None:
     # pydantic writes null for NaN and infinity, without a word.
-    if "null" in storable_json(payload) and _holds_non_finite(valid):
+    text = storable_json(payload, limit=PAYLOAD_LIMIT)
+    if "null" in text and _holds_non_finite(valid):
         raise NotStorable("holds NaN or infinity, which JSON does not know")
 
 

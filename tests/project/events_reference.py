@@ -1,4 +1,4 @@
-"""docs/events.md, out of pgqueue/events.py: `python -m tests.project.events_reference`."""
+"""docs/events.md, out of pgqueue/events.py: `make docs` writes it anew."""
 
 from __future__ import annotations
 
