@@ -391,6 +391,31 @@ class QueueMachine(RuleBasedStateMachine):
         ids = {worker_id for (worker_id,) in alive}
         return {row.worker_id for row in self.before.values()} - ids - {None}
 
+    @precondition(lambda self: any(self._is_current(job) for job in self.held))
+    @rule(data=st.data())
+    def rob(self, data: st.DataObject) -> None:
+        """A worker falls silent, is rescued from, and goes on believing; another takes its jobs."""
+        with self.step("rescue", "claim"):
+            current = [job for job in self.held if self._is_current(job)]
+            job = data.draw(st.sampled_from(current), "victim's job")
+            self.operator.execute(
+                "update pgqueue.workers set heartbeat_at = %s where id = %s",
+                [self.now - timedelta(seconds=2 * TIMEOUT), job.worker_id],
+            )
+            run(self.operator, rescue_jobs(SQL, TIMEOUT))
+            self._add_worker()
+            lanes = [Lane(*lane) for lane in run(self.operator, find_lanes(SQL))]
+            statement = claim_jobs(
+                SQL,
+                lanes,
+                TASKS,
+                worker_id=self.workers[-1].id,
+                lease=(lease := new_lease()),
+                limit=50,
+                suspects=True,
+            )
+            self.held += claimed_of_rows(lease, run(self.operator, _one(statement))).jobs
+
     @rule(data=st.data())
     def hand_back_what_was_lost(self, data: st.DataObject) -> None:
         with self.step("strays"):
@@ -530,7 +555,7 @@ class QueueMachine(RuleBasedStateMachine):
         if was.state != state:
             legal = set().union(*(LEGAL.get(kind, set()) for kind in self.moved_by))
             assert (was.state, state) in legal, f"{was.state} -> {state} in {self.moved_by}"
-        elif row is not None:
+        elif row is not None and not {"rescue", "claim"} <= self.moved_by:
             assert row.lease == was.lease, "a lease changed hands without a stop in the queue"
 
     @staticmethod

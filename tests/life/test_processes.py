@@ -204,6 +204,19 @@ async def test_a_worker_that_stops_hands_back_and_leaves_no_process(
     assert rows(database, "select state, attempt from pgqueue.jobs") == [("queued", 0)]
 
 
+async def test_a_fenced_worker_kills_its_processes_within_a_second(
+    app: PgQueue, working: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "pid"
+    async with working() as worker:
+        app.enqueue("hang", {"pid_file": str(file)})
+        pid = await written(file)
+        began = time.monotonic()
+        worker.fence(9.0)
+        await asyncio.to_thread(until, lambda: not lives(pid))
+        assert time.monotonic() - began < 1.0
+
+
 @pytest.fixture
 def worker_process(database: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
