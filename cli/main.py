@@ -23,6 +23,7 @@ from .commands import (
     schedule,
     sources,
     stats,
+    stories,
     tasks,
     topics,
     up,
@@ -46,6 +47,7 @@ app.command("demo")(demo.demo)
 app.command("inbox")(inbox.inbox)
 app.add_typer(topics.app, name="topics")
 app.add_typer(sources.app, name="sources")
+app.add_typer(stories.app, name="stories")
 app.command("up")(up.up)
 app.add_typer(worker.app, name="worker")
 app.command("migrate")(migrate.migrate)

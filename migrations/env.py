@@ -27,11 +27,13 @@ COMMON: dict[str, Any] = {
 
 
 def ours(name: str | None, kind: str, parents: Any) -> bool:
-    """Only our two schemas, without our version table and without day partitions."""
+    """Only our two schemas, without our version table, day partitions and pgvector's."""
     if kind == "schema":
         return name in (schema, content)
     if kind == "table" and name is not None:
-        return name != "alembic_version" and not name.startswith("finished_jobs_")
+        # `item_vectors` is there only where pgvector is.
+        others = ("alembic_version", "item_vectors")
+        return name not in others and not name.startswith("finished_jobs_")
     return True
 
 

@@ -1,3 +1,7 @@
+-- The extension stays: others may use it.
+drop function content.use_pgvector();
+drop function content.floats(bytea);
+drop table if exists content.item_vectors;
 drop table content.digests;
 drop table content.story_items;
 drop table content.stories;

@@ -163,7 +163,7 @@ create index items_duplicate_of on content.items (duplicate_of);
 create index items_recent on content.items (topic_id, belongs_at);
 
 -- Vectors as little-endian float32. Comparing them exactly in numpy is enough below a million
--- items; an index of pgvector may join where that extension is present.
+-- items; where pgvector is present use_pgvector() keeps an indexed copy.
 create table content.embeddings (
   item_id bigint not null,
   model text not null,
@@ -265,3 +265,116 @@ create table content.digests (
 );
 
 create index digests_window on content.digests (window_id);
+
+-- The numbers of a vector in content.embeddings, which pgvector cannot read out of bytes. Joined
+-- to '' the value is unpacked once; get_byte would unpack it again for every byte.
+create function content.floats(vec bytea) returns real[]
+language sql immutable strict parallel safe
+as $$
+  select coalesce(
+    array_agg(
+      case
+        when bits & 2147483647 = 0 then 0
+        else (1 - 2 * (bits >> 31)) * (1 + (bits & 8388607) / 8388608.0::float8)
+          * 2::float8 ^ (((bits >> 23) & 255) - 127)
+      end
+      order by n
+    )::real[],
+    '{}'
+  )
+  from (
+    select
+      n,
+      get_byte(data, 4 * n)::bigint
+        | (get_byte(data, 4 * n + 1)::bigint << 8)
+        | (get_byte(data, 4 * n + 2)::bigint << 16)
+        | (get_byte(data, 4 * n + 3)::bigint << 24) as bits
+    from (select vec || ''::bytea as data offset 0) as unpacked,
+      generate_series(0, octet_length(data) / 4 - 1) as n
+    offset 0
+  ) as words
+$$;
+
+-- Keeps a copy of all vectors in a type of pgvector, with an index to search them: true when there
+-- is one. False where the extension is absent, older than 0.8 or refused: a search is slower then,
+-- and nothing else depends on it. To be called again when pgvector has come.
+create function content.use_pgvector() returns boolean
+language plpgsql
+as $$
+declare
+  home text;
+  kind record;
+begin
+  -- Whoever inserts vectors asks afterwards whether there is a copy to be kept: here they wait.
+  lock table content.embeddings in share row exclusive mode;
+  if exists (
+    select
+    from pg_attribute
+    where attrelid = to_regclass('content.item_vectors') and attname = 'vec' and not attisdropped
+  ) then
+    return true;
+  end if;
+  if not exists (select from pg_available_extensions where name = 'vector') then
+    return false;
+  end if;
+  if not exists (select from pg_extension where extname = 'vector') then
+    begin
+      create extension vector with schema public;
+    exception when others then
+      -- Hosts refuse an extension with codes of their own.
+      raise warning using message = 'pgqueue goes on without pgvector: ' || sqlerrm;
+    end;
+  end if;
+  -- Before 0.8 an indexed search ends before it has found enough of one topic.
+  select quote_ident(nspname) || '.' into home
+  from pg_extension
+  join pg_namespace on pg_namespace.oid = extnamespace
+  where extname = 'vector'
+    and string_to_array(substring(extversion from '^[0-9]+[.][0-9]+'), '.')::integer[] >= '{0,8}';
+  if home is null then
+    return false;
+  end if;
+  -- What is left when the extension was dropped has lost its vectors.
+  if to_regclass('content.item_vectors') is not null then
+    drop table content.item_vectors;
+  end if;
+  execute 'create table content.item_vectors (
+    item_id bigint not null,
+    model text not null,
+    topic_id bigint not null,
+    org_id bigint not null,
+    user_id bigint not null,
+    vec ' || home || 'halfvec not null,
+    constraint item_vectors_pkey primary key (item_id, model),
+    constraint item_vectors_org_fkey foreign key (org_id) references content.organizations (id),
+    constraint item_vectors_user_fkey foreign key (user_id) references content.users (id),
+    constraint item_vectors_topic_fkey foreign key (topic_id)
+      references content.topics (id) on delete cascade,
+    constraint item_vectors_embedding_fkey foreign key (item_id, model)
+      references content.embeddings (item_id, model) on delete cascade
+  )';
+  -- An administrator may have called this: the workers write as whoever migrated.
+  execute 'alter table content.item_vectors owner to ' || relowner::regrole
+  from pg_class
+  where oid = to_regclass('content.embeddings');
+  insert into content.item_vectors (item_id, model, topic_id, org_id, user_id, vec)
+  select
+    embeddings.item_id, embeddings.model, items.topic_id, embeddings.org_id, embeddings.user_id,
+    content.floats(embeddings.vec)
+  from content.embeddings
+  join content.items on items.id = embeddings.item_id;
+  -- For a topic that is a small part of all.
+  create index item_vectors_topic on content.item_vectors (topic_id, model);
+  for kind in
+    select *
+    from (values ('hash-2048', 2048), ('hash-512', 512), ('wordllama-256', 256)) as kinds (model, dim)
+  loop
+    execute 'create index ' || quote_ident('item_vectors_' || replace(kind.model, '-', '_'))
+      || ' on content.item_vectors using hnsw ((vec::' || home || 'halfvec(' || kind.dim || ')) '
+      || home || 'halfvec_cosine_ops) where model = ' || quote_literal(kind.model);
+  end loop;
+  return true;
+end
+$$;
+
+select content.use_pgvector();

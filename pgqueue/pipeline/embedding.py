@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pgqueue.events import emit
-from pgqueue.pipeline.embed import choose, text_of, to_bytes
+from pgqueue.pipeline.embed import Embedder, Matrix, choose, text_of, to_bytes
 from pgqueue.pipeline.events import ItemsEmbedded
 from pgqueue.pipeline.stage import Connection, Counts, Run
 
@@ -22,14 +22,7 @@ def embed_items(run: Run) -> None:
         vectors = embedder.embed([text_of(item["title"], item["text"]) for item in batch])
         with run.transaction() as connection:
             run.rows(connection, "touch_window")
-            run.rows(
-                connection,
-                "insert_embeddings",
-                model=embedder.name,
-                dim=embedder.dim,
-                item_ids=[item["id"] for item in batch],
-                vectors=[to_bytes(vector) for vector in vectors],
-            )
+            _insert(run, connection, embedder, [item["id"] for item in batch], vectors)
         new += len(batch)
         emit(ItemsEmbedded(run.window.id, len(batch)))
     run.commit(
@@ -37,6 +30,22 @@ def embed_items(run: Run) -> None:
         lambda connection: _counts(run, connection, embedder.name, new),
         model=embedder.name,
     )
+
+
+def _insert(
+    run: Run, connection: Connection, embedder: Embedder, item_ids: list[int], vectors: Matrix
+) -> None:
+    run.rows(
+        connection,
+        "insert_embeddings",
+        model=embedder.name,
+        dim=embedder.dim,
+        item_ids=item_ids,
+        vectors=[to_bytes(vector) for vector in vectors],
+    )
+    # Asked after the insertion: until it is committed, use_pgvector() cannot make its copy.
+    if run.rows(connection, "pgvector_schema"):
+        run.rows(connection, "fill_item_vectors", model=embedder.name, item_ids=item_ids)
 
 
 def _next_batch(run: Run, model: str) -> list[dict[str, Any]]:

@@ -47,12 +47,10 @@ from pgqueue.worker.upkeep import Duty, Upkeep
 
 ALL_QUEUES = ("*",)
 RECONCILE_EVERY = 10.0
+PARTITIONS_EVERY = 3600.0
 WATCH_EVERY = 0.5
 CANCEL_GRACE = 5.0
 """Seconds that cancelled handlers get to wind up before the process leaves without them."""
-
-
-PARTITIONS_EVERY = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

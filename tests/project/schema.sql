@@ -2,6 +2,116 @@ CREATE SCHEMA content;
 
 CREATE SCHEMA pgqueue;
 
+CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public;
+
+COMMENT ON EXTENSION vector IS 'vector data type and ivfflat and hnsw access methods';
+
+CREATE FUNCTION content.floats(vec bytea) RETURNS real[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$
+  select coalesce(
+    array_agg(
+      case
+        when bits & 2147483647 = 0 then 0
+        else (1 - 2 * (bits >> 31)) * (1 + (bits & 8388607) / 8388608.0::float8)
+          * 2::float8 ^ (((bits >> 23) & 255) - 127)
+      end
+      order by n
+    )::real[],
+    '{}'
+  )
+  from (
+    select
+      n,
+      get_byte(data, 4 * n)::bigint
+        | (get_byte(data, 4 * n + 1)::bigint << 8)
+        | (get_byte(data, 4 * n + 2)::bigint << 16)
+        | (get_byte(data, 4 * n + 3)::bigint << 24) as bits
+    from (select vec || ''::bytea as data offset 0) as unpacked,
+      generate_series(0, octet_length(data) / 4 - 1) as n
+    offset 0
+  ) as words
+$$;
+
+CREATE FUNCTION content.use_pgvector() RETURNS boolean
+    LANGUAGE plpgsql
+    AS $$
+declare
+  home text;
+  kind record;
+begin
+  -- Whoever inserts vectors asks afterwards whether there is a copy to be kept: here they wait.
+  lock table "content".embeddings in share row exclusive mode;
+  if exists (
+    select
+    from pg_attribute
+    where attrelid = to_regclass('"content".item_vectors') and attname = 'vec' and not attisdropped
+  ) then
+    return true;
+  end if;
+  if not exists (select from pg_available_extensions where name = 'vector') then
+    return false;
+  end if;
+  if not exists (select from pg_extension where extname = 'vector') then
+    begin
+      create extension vector with schema public;
+    exception when others then
+      -- Hosts refuse an extension with codes of their own.
+      raise warning using message = 'pgqueue goes on without pgvector: ' || sqlerrm;
+    end;
+  end if;
+  -- Before 0.8 an indexed search ends before it has found enough of one topic.
+  select quote_ident(nspname) || '.' into home
+  from pg_extension
+  join pg_namespace on pg_namespace.oid = extnamespace
+  where extname = 'vector'
+    and string_to_array(substring(extversion from '^[0-9]+[.][0-9]+'), '.')::integer[] >= '{0,8}';
+  if home is null then
+    return false;
+  end if;
+  -- What is left when the extension was dropped has lost its vectors.
+  if to_regclass('"content".item_vectors') is not null then
+    drop table "content".item_vectors;
+  end if;
+  execute 'create table "content".item_vectors (
+    item_id bigint not null,
+    model text not null,
+    topic_id bigint not null,
+    org_id bigint not null,
+    user_id bigint not null,
+    vec ' || home || 'halfvec not null,
+    constraint item_vectors_pkey primary key (item_id, model),
+    constraint item_vectors_org_fkey foreign key (org_id) references "content".organizations (id),
+    constraint item_vectors_user_fkey foreign key (user_id) references "content".users (id),
+    constraint item_vectors_topic_fkey foreign key (topic_id)
+      references "content".topics (id) on delete cascade,
+    constraint item_vectors_embedding_fkey foreign key (item_id, model)
+      references "content".embeddings (item_id, model) on delete cascade
+  )';
+  -- An administrator may have called this: the workers write as whoever migrated.
+  execute 'alter table "content".item_vectors owner to ' || relowner::regrole
+  from pg_class
+  where oid = to_regclass('"content".embeddings');
+  insert into "content".item_vectors (item_id, model, topic_id, org_id, user_id, vec)
+  select
+    embeddings.item_id, embeddings.model, items.topic_id, embeddings.org_id, embeddings.user_id,
+    "content".floats(embeddings.vec)
+  from "content".embeddings
+  join "content".items on items.id = embeddings.item_id;
+  -- For a topic that is a small part of all.
+  create index item_vectors_topic on "content".item_vectors (topic_id, model);
+  for kind in
+    select *
+    from (values ('hash-2048', 2048), ('hash-512', 512), ('wordllama-256', 256)) as kinds (model, dim)
+  loop
+    execute 'create index ' || quote_ident('item_vectors_' || replace(kind.model, '-', '_'))
+      || ' on "content".item_vectors using hnsw ((vec::' || home || 'halfvec(' || kind.dim || ')) '
+      || home || 'halfvec_cosine_ops) where model = ' || quote_literal(kind.model);
+  end loop;
+  return true;
+end
+$$;
+
 CREATE FUNCTION pgqueue.clock() RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$select statement_timestamp()$$;
@@ -78,6 +188,15 @@ CREATE TABLE content.embeddings (
     dim integer NOT NULL,
     vec bytea NOT NULL,
     CONSTRAINT embeddings_length CHECK ((octet_length(vec) = (4 * dim)))
+);
+
+CREATE TABLE content.item_vectors (
+    item_id bigint NOT NULL,
+    model text NOT NULL,
+    topic_id bigint NOT NULL,
+    org_id bigint NOT NULL,
+    user_id bigint NOT NULL,
+    vec public.halfvec NOT NULL
 );
 
 CREATE TABLE content.items (
@@ -348,7 +467,8 @@ CREATE TABLE pgqueue.jobs (
     CONSTRAINT jobs_queue CHECK ((queue ~ '^[A-Za-z0-9_.:-]{1,100}$'::text)),
     CONSTRAINT jobs_running_is_held CHECK ((((state = 'running'::text) = (lease IS NOT NULL)) AND ((state = 'running'::text) = (worker_id IS NOT NULL)) AND ((state <> 'running'::text) OR (started_at IS NOT NULL)))),
     CONSTRAINT jobs_task CHECK (((length(task) >= 1) AND (length(task) <= 200))),
-    CONSTRAINT jobs_timeout CHECK ((timeout > (0)::double precision))
+    CONSTRAINT jobs_timeout CHECK (((timeout > (0)::double precision) AND (timeout < 'Infinity'::double precision))),
+    CONSTRAINT jobs_times CHECK ((isfinite(run_at) AND isfinite(scheduled_at) AND isfinite(created_at)))
 )
 WITH (fillfactor='85', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_limit='2000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='5000');
 
@@ -539,13 +659,14 @@ CREATE TABLE pgqueue.schedules (
     last_error text,
     retry_at timestamp with time zone,
     CONSTRAINT schedules_catch_up CHECK ((catch_up = ANY (ARRAY['all'::text, 'latest'::text, 'none'::text]))),
-    CONSTRAINT schedules_delay CHECK ((delay >= (0)::double precision)),
+    CONSTRAINT schedules_delay CHECK (((delay >= (0)::double precision) AND (delay < 'Infinity'::double precision))),
     CONSTRAINT schedules_failing_says_why CHECK (((failures > 0) = (last_error IS NOT NULL))),
     CONSTRAINT schedules_max_attempts CHECK ((max_attempts >= 1)),
     CONSTRAINT schedules_name CHECK (((length(name) >= 1) AND (length(name) <= 200))),
     CONSTRAINT schedules_overlap CHECK ((overlap = ANY (ARRAY['queue'::text, 'skip'::text, 'cancel-running'::text, 'allow'::text]))),
     CONSTRAINT schedules_payload CHECK ((jsonb_typeof(payload) = 'object'::text)),
-    CONSTRAINT schedules_queue CHECK ((queue ~ '^[A-Za-z0-9_.:-]{1,100}$'::text))
+    CONSTRAINT schedules_queue CHECK ((queue ~ '^[A-Za-z0-9_.:-]{1,100}$'::text)),
+    CONSTRAINT schedules_times CHECK (isfinite(next_run_at))
 );
 
 ALTER TABLE pgqueue.schedules ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -677,6 +798,9 @@ ALTER TABLE ONLY content.digests
 ALTER TABLE ONLY content.embeddings
     ADD CONSTRAINT embeddings_pkey PRIMARY KEY (item_id, model);
 
+ALTER TABLE ONLY content.item_vectors
+    ADD CONSTRAINT item_vectors_pkey PRIMARY KEY (item_id, model);
+
 ALTER TABLE ONLY content.items
     ADD CONSTRAINT items_once UNIQUE (topic_id, dedupe_key);
 
@@ -748,6 +872,14 @@ ALTER TABLE ONLY pgqueue.workers
 
 CREATE INDEX digests_window ON content.digests USING btree (window_id);
 
+CREATE INDEX item_vectors_hash_2048 ON content.item_vectors USING hnsw (((vec)::public.halfvec(2048)) public.halfvec_cosine_ops) WHERE (model = 'hash-2048'::text);
+
+CREATE INDEX item_vectors_hash_512 ON content.item_vectors USING hnsw (((vec)::public.halfvec(512)) public.halfvec_cosine_ops) WHERE (model = 'hash-512'::text);
+
+CREATE INDEX item_vectors_topic ON content.item_vectors USING btree (topic_id, model);
+
+CREATE INDEX item_vectors_wordllama_256 ON content.item_vectors USING hnsw (((vec)::public.halfvec(256)) public.halfvec_cosine_ops) WHERE (model = 'wordllama-256'::text);
+
 CREATE INDEX items_duplicate_of ON content.items USING btree (duplicate_of);
 
 CREATE INDEX items_recent ON content.items USING btree (topic_id, belongs_at);
@@ -805,6 +937,18 @@ ALTER TABLE ONLY content.embeddings
 
 ALTER TABLE ONLY content.embeddings
     ADD CONSTRAINT embeddings_user_fkey FOREIGN KEY (user_id) REFERENCES content.users(id);
+
+ALTER TABLE ONLY content.item_vectors
+    ADD CONSTRAINT item_vectors_embedding_fkey FOREIGN KEY (item_id, model) REFERENCES content.embeddings(item_id, model) ON DELETE CASCADE;
+
+ALTER TABLE ONLY content.item_vectors
+    ADD CONSTRAINT item_vectors_org_fkey FOREIGN KEY (org_id) REFERENCES content.organizations(id);
+
+ALTER TABLE ONLY content.item_vectors
+    ADD CONSTRAINT item_vectors_topic_fkey FOREIGN KEY (topic_id) REFERENCES content.topics(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY content.item_vectors
+    ADD CONSTRAINT item_vectors_user_fkey FOREIGN KEY (user_id) REFERENCES content.users(id);
 
 ALTER TABLE ONLY content.items
     ADD CONSTRAINT items_duplicate_fkey FOREIGN KEY (duplicate_of) REFERENCES content.items(id) ON DELETE SET NULL;

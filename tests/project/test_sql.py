@@ -23,6 +23,7 @@ _NOT_CODE = re.compile(r"--.*|'(?:[^']|'')*'|\"[^\"]*\"|%\(\w+\)s")
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_statement_fits_the_migrated_schema(name: str, session_database: str) -> None:
     with psycopg.connect(session_database, autocommit=True) as connection:
+        _skip_without_pgvector(connection, STATEMENTS[name])
         # The server's own parser and planner judge it; nothing runs.
         prepared = connection.pgconn.prepare(b"one", _numbered(STATEMENTS[name]).encode())
         assert prepared.status == psycopg.pq.ExecStatus.COMMAND_OK, prepared.error_message.decode()
@@ -42,6 +43,15 @@ def test_a_statement_names_the_schema_of_each_table(name: str) -> None:
         r"\b(?:from|into|update|join)\s+(jobs|workers|schedules|windows|queues)\b", code
     )
     assert bare == []
+
+
+def _skip_without_pgvector(connection: psycopg.Connection, statement: str) -> None:
+    """The one table that is not everywhere; what only asks for it has its name in quotes."""
+    if not re.search(r"\.item_vectors\b(?!')", statement):
+        return
+    there = connection.execute("select to_regclass('content.item_vectors')").fetchone()
+    if there == (None,):
+        pytest.skip("this server has no pgvector: the table of this statement is not there")
 
 
 def _numbered(text: str) -> str:
