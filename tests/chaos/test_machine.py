@@ -8,7 +8,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
-from machine import PREPARE, QueueMachine
+from machine import QueueMachine
+from world import PREPARE
 
 
 @pytest.fixture
