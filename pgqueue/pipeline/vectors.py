@@ -1,7 +1,9 @@
 """The stories nearest to a text: through pgvector where it is there, exactly in numpy where not.
 
-pgvector only picks candidates, of half precision. They are ranked like all vectors are without it,
-by the float32 of `content.embeddings`: both ways answer the same, to the last digit.
+pgvector only picks candidates, by half precision. They are ranked like all vectors are without it,
+by the float32 of `content.embeddings`: what both ways find has the same similarity. On small data
+they find the same; an HNSW index is approximate on large: among 10,000 texts of random words it
+found 92 % of the ten nearest stories, in 41 ms instead of 346 (hash-2048, 2 cores).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ MOST_STORIES = 100
 CANDIDATES = 8
 """Items that pgvector is asked for, for each story that is wanted: a story has many items."""
 
-_EF_SEARCH = 200
+# Default 40; with 200 it was 87 % of those ten.
+_EF_SEARCH = 400
 _BATCH = 1_000
 
 Way = Literal["pgvector", "exact"]
@@ -72,7 +75,10 @@ def _by_pgvector(
     with at.connection.cursor(row_factory=tuple_row) as cursor:
         # Prepared, it could get a plan for any model, and an index is of one.
         cursor.execute(
-            at.sql[statement], {**params, "wanted": wanted.tolist(), "n": candidates}, prepare=False
+            at.sql[statement],
+            {**params, "wanted": wanted.tolist(), "n": candidates},
+            prepare=False,
+            binary=True,
         )
         ranking = _ranking(cursor, wanted)
     return ranking if len(ranking) >= n else None
@@ -82,7 +88,7 @@ def _all_vectors(at: Desk, params: dict[str, Any]) -> Iterator[tuple[int, bytes]
     # Named: the rows stay with the server and come in batches.
     with at.connection.cursor("pgqueue_vectors", row_factory=tuple_row) as cursor:
         cursor.itersize = _BATCH
-        cursor.execute(at.sql["all_vectors"], params)
+        cursor.execute(at.sql["all_vectors"], params, binary=True)
         yield from cursor
 
 

@@ -102,7 +102,7 @@ def test_the_index_alone_finds_every_one_of_the_samples(told: Rig) -> None:
     (schema,) = told.rows(sql["pgvector_schema"])
     params = {"model": "hash-2048", "topic_ids": [told.topic_id], "n": 10}
     with desk(told.pgq) as at:
-        at.rows("aim_pgvector", **schema, ef_search="200")
+        at.rows("aim_pgvector", **schema, ef_search="400")
         # Few rows are sorted sooner than searched in an index: here the index is what is tried.
         at.connection.execute("set local enable_sort = off")
         for vector in matrix:
@@ -118,7 +118,7 @@ def test_every_embedder_has_its_index_and_the_search_uses_it(told: Rig, name: st
     embedder = choose(name)
     with desk(told.pgq) as at:
         (schema,) = at.rows("pgvector_schema")
-        at.rows("aim_pgvector", **schema, ef_search="200")
+        at.rows("aim_pgvector", **schema, ef_search="400")
         at.connection.execute("set local enable_sort = off")
         given = {
             "model": name,
