@@ -21,6 +21,7 @@ from pgqueue.engine.claim import (
 )
 from pgqueue.engine.finish import Written, outcome_statements, written_of_rows
 from pgqueue.engine.notes import Note, note_statements
+from pgqueue.events import DutyFailed, emit
 from pgqueue.job import Ended, Outcome, State, storable_json
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.link import Link
@@ -73,8 +74,9 @@ class Exchange:
                     # No partition for today, so nothing could be finished: make it, try again.
                     await self._link.execute(_one(Statement(self._sql["make_partitions"])))
                     continue
-                if not outcomes or not _is_poison(error):
+                if not (outcomes or notes) or not _is_poison(error):
                     raise
+                await self._write_notes(notes)
                 written = await self._write_apart(outcomes)
                 claimed, _ = await self._attempt((), (), order)
                 return claimed, written
@@ -108,6 +110,15 @@ class Exchange:
             limit=order.room,
             suspects=order.suspects,
         )
+
+    async def _write_notes(self, notes: Sequence[Note]) -> None:
+        """Before the endings, or their jobs' rows are gone; what is refused would be for ever."""
+        try:
+            await self._attempt((), notes, Order())
+        except psycopg.Error as error:
+            if not _is_poison(error):
+                raise
+            emit(DutyFailed("notes", f"{len(notes)} dropped: {error}"))
 
     async def _write_apart(self, outcomes: Sequence[Outcome]) -> Written:
         """Write a batch that Postgres refuses, split down to the culprit, which fails instead."""

@@ -119,12 +119,14 @@ async def test_a_result_that_slipped_past_our_checks_fails_its_job_and_the_rest_
     monkeypatch.setattr(results, "storable_json", careless)
 
     @pgq.task
-    async def give(number: int) -> int:
+    async def give(number: int, job: Job) -> int:
+        job.log(f"gives {number}")
         return number
 
     give.enqueue_many({"number": number} for number in range(50))
     await work(pgq)
     assert states(database) == {"completed": 49, "failed": 1}
+    assert value(database, "select count(*) from pgqueue.job_logs") == 50
 
 
 async def test_without_a_partition_for_today_the_worker_makes_it_and_goes_on(
