@@ -113,6 +113,9 @@ class PgQueue(Operations):
         valid and for a name that is taken.
         """
 
+        if not isinstance(retry, Retry | None):
+            raise ConfigError(f"retry {retry!r} is not valid: use Retry(attempts=…)")
+
         def register(handler: Callable[..., Any]) -> Task[Any]:
             if not callable(handler) or not hasattr(handler, "__name__"):
                 raise ConfigError(f"{handler!r} cannot be a task: use a function")

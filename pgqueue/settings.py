@@ -42,6 +42,11 @@ def normalised_url(url: str) -> str:
         if text.startswith(prefix):
             text = "postgresql://" + text.removeprefix(prefix)
     scheme, separator, _ = text.partition("://")
+    if separator and scheme.startswith("postgresql+"):
+        raise ConfigError(
+            f"database URL starts with {scheme}://, and pgqueue works through psycopg 3: "
+            "use postgresql://user@host/database"
+        )
     if separator and scheme not in ("postgres", "postgresql"):
         raise ConfigError(
             f"database URL starts with {scheme}://, and pgqueue speaks to Postgres only: "

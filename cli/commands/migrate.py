@@ -22,15 +22,19 @@ def migrate(
     """
     from pgqueue import PgQueue
     from pgqueue.db import upgrade
+    from pgqueue.settings import described_target
 
     pgq = PgQueue()
     if sql:
         typer.echo(upgrade.upgrade_sql(pgq.settings, to), nl=False)
         return
-    revision = upgrade.move(pgq.settings, pgq.conninfo(), to)
+    conninfo = pgq.conninfo()
+    revision = upgrade.move(pgq.settings, conninfo, to)
     pgq.close()
     schema = pgq.settings.schema_name
     if json:
-        print_json({"schema": schema, "revision": revision})
+        database = described_target(conninfo)
+        print_json({"schema": schema, "revision": revision, "database": database})
     else:
-        typer.echo(f"schema {schema} is at revision {revision or 'base'}")
+        place = f"schema {schema} of {described_target(conninfo)}"
+        typer.echo(f"{place} is at revision {revision or 'base'}")

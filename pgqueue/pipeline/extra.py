@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from pgqueue.errors import ExtraMissing
+
+LIBRARIES = ("feedparser", "httpx2", "lxml", "numpy")
+
+
+def is_installed() -> bool:
+    """Whether the libraries of the extra `pipeline` are there; imports none of them."""
+    return all(find_spec(name) is not None for name in LIBRARIES)
 
 
 @contextmanager

@@ -60,6 +60,14 @@ class RunningJob:
         """Ask the handler to stop; a thread sees it in `job.cancelled`."""
         self._stop.set()
 
+    def check_told(self) -> None:
+        """Raise LeaseLost once the handler was told to stop: how its try ended stands already.
+
+        Without this a thread that stops at once could commit before that is written.
+        """
+        if self.cancelled:
+            raise LeaseLost(self.job_id, self.lease)
+
     def transaction(self) -> LeaseTransaction:
         return LeaseTransaction(self)
 
@@ -139,6 +147,7 @@ class LeaseTransaction:
         running = self._running
         with running.open() as (connection, began):
             yield connection
+            running.check_told()
             if not run(connection, running.prove(began)):
                 raise LeaseLost(running.job_id, running.lease)
 

@@ -265,4 +265,10 @@ class Enqueuing:
         return new_job(self.task.name, payload, self.options, self.task.retry.attempts)
 
     def _new_many(self, rows: Iterable[Mapping[str, Any]]) -> list[NewJob]:
-        return [self._new((), self.task.checked_payload(row)) for row in rows]
+        return [self._new((), self._arguments(row)) for row in rows]
+
+    def _arguments(self, row: Any) -> Mapping[str, Any]:
+        if not isinstance(row, Mapping):
+            message = f"{row!r} is no mapping: enqueue_many takes one of arguments per job"
+            raise PayloadInvalid(self.task.name, [("rows", message)])
+        return self.task.checked_payload(row)

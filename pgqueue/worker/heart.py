@@ -24,6 +24,10 @@ from pgqueue.events import ConnectionLost, ConnectionRestored, DutyFailed, LoopS
 GAP_BEATS = 2.5
 """Beats in whose time none got through, until that is a gap and no mere delay."""
 
+STALLED_AFTER = 2.0
+"""Seconds without a sign of the event loop that are told, at the least: a busy machine is no
+blocking handler."""
+
 
 class Body(Protocol):
     """What the heart needs to know of its worker, and what it tells it; called in its thread."""
@@ -117,7 +121,7 @@ class Heart:
             if not alive:
                 self._body.declared_dead()
         silence = self._body.loop_silence()
-        if silence > 2 * self._interval:
+        if silence > max(STALLED_AFTER, 2 * self._interval):
             emit(LoopStalled(self._body.worker_id(), silence))
 
     def _beat(self) -> bool:

@@ -165,6 +165,8 @@ class ClaimLoop:
         self._found_nothing = False
         if self._hand.waiting and now - self._took_at > KEEP_WAITING:
             self._give_up_waiting()
+            # It promised slots that did not come: what is given back would be fetched again.
+            self._pace = Pace(now)
         if self._hand.running and now >= self._next_attend:
             await self._attend(now)
         if self._may_claim() and now >= self._next_poll:

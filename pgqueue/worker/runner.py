@@ -158,6 +158,7 @@ class Runner:
         with running.open() as (connection, began):
             arguments[task.signature.connection_parameter or ""] = connection
             ended = completed(job, task.function(**arguments))
+            running.check_told()
             steps = finish_within(self._sql, ended, began, self._last_notes(job))
             if not run(connection, steps):
                 raise LeaseLost(job.id, running.lease)

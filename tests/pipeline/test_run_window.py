@@ -109,7 +109,7 @@ def test_the_built_in_app_loads_nothing_heavy() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_without_the_extra_the_task_says_what_to_install() -> None:
+def test_without_the_extra_there_is_no_task_to_claim_and_it_says_what_to_install() -> None:
     program = (
         "import sys\n"
         "sys.modules['feedparser'] = None\n"
@@ -125,6 +125,5 @@ def test_without_the_extra_the_task_says_what_to_install() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == (
-        "['run-window'] ExtraMissing the task run-window needs an extra: "
-        "pip install 'pgqueue[pipeline]'"
+        "[] ExtraMissing the task run-window needs an extra: pip install 'pgqueue[pipeline]'"
     )

@@ -10,7 +10,7 @@ import psycopg
 
 from pgqueue.db import upgrade
 from pgqueue.db.version import KNOWN_REVISIONS
-from pgqueue.settings import normalised_url, read_settings
+from pgqueue.settings import described_target, normalised_url, read_settings
 from project.conftest import Dump, Move
 from project.dumping import SNAPSHOT
 from project.places import PGQ, ROOT
@@ -126,7 +126,8 @@ def test_eight_deploys_that_migrate_at_once_all_succeed_and_one_works(
     ]
     said = [deploy.communicate(timeout=100) for deploy in deploys]
     assert [deploy.returncode for deploy in deploys] == [0] * 8, said
-    assert {out for out, _ in said} == {f"schema pgqueue is at revision {_revisions()[-1]}\n"}
+    place = f"schema pgqueue of {described_target(empty_database)}"
+    assert {out for out, _ in said} == {f"{place} is at revision {_revisions()[-1]}\n"}
     assert dump() == SNAPSHOT.read_text(encoding="utf-8")
     with psycopg.connect(empty_database) as connection:
         # A migration that had run twice would have inserted it twice or failed.
