@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ from psycopg.conninfo import make_conninfo
 from pgqueue import PgQueue, embedded
 from pgqueue.db import upgrade
 from pgqueue.settings import normalised_url, read_settings
+
+# Started in the background of a script, a run would hand its ignored SIGINT down to every command
+# it starts, and Ctrl-C could not be tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine that loses power in the middle of a test run has lost nothing but the test run.
 UNSAFE_BUT_FAST = {"fsync": "off", "full_page_writes": "off"}

@@ -46,8 +46,8 @@ def _run(trial: Trial, database: str, processes: Processes, environment: dict[st
             assert worker.poll() is None, f"a worker left by itself\n{processes.said[-3000:]}"
             is_due = time.monotonic() >= next_kill and kills < 3 * trial.kills
             is_next = is_due and place == rand.randrange(4)
-            # On a busy machine a worker takes seconds to begin: to kill that one proves nothing. And
-            # who kills every worker of the last jobs has them put into quarantine.
+            # On a busy machine a worker takes seconds to begin: to kill that one proves nothing.
+            # Who kills every worker of the last jobs has them put into quarantine.
             if is_next and value(database, HELD_BY, [worker.pid]) > 0:
                 worker.kill()
                 worker.communicate()
