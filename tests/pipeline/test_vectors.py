@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pgqueue.cli.commands import stories
 from pgqueue.cli.main import app as command
@@ -87,6 +87,8 @@ def test_both_ways_find_the_same_stories_for_any_words(told: Rig, data: st.DataO
     texts = [row["text"] for row in told.rows("select text from content.items")]
     words = sorted(set(" ".join(texts).split()))
     text = " ".join(data.draw(st.lists(st.sampled_from(words), min_size=3, max_size=30)))
+    # Function words alone ("all all all") are refused: there is nothing to search for.
+    assume(choose("hash-2048").embed([text]).any())
     n = data.draw(st.integers(1, 20))
     through, exact = both(told, text, n)
     assert without(through, "searched_by") == without(exact, "searched_by")
