@@ -96,8 +96,9 @@ snapshot: $(STAMP) ## Write tests/project/schema.sql anew; review the difference
 	@PYTHONPATH=tests $(BIN)/python -m project.dumping
 
 .PHONY: docs
-docs: $(STAMP) ## Write docs/cli.md anew from the commands' own help
+docs: $(STAMP) ## Write docs/cli.md and docs/events.md anew from the code
 	@PYTHONPATH=tests $(BIN)/python -m project.cli_reference
+	@PYTHONPATH=tests $(BIN)/python -m project.events_reference
 
 .PHONY: wheel
 wheel: $(STAMP) ## Build the wheel from a clean export and run its demo in an empty environment

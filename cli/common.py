@@ -57,6 +57,19 @@ def load_app(target: str | None) -> PgQueue:
     return found
 
 
+def ready_app(target: str | None) -> PgQueue:
+    """`load_app`, connected to a database that this version can work with.
+
+    Raises DatabaseUnreachable, NotMigrated or SchemaTooNew before a command has written anything.
+    """
+    from pgqueue.db.version import check_version
+
+    pgq = load_app(target)
+    with pgq.connection() as connection:
+        check_version(connection, pgq.settings.schema_name)
+    return pgq
+
+
 def parsed_json(text: str, what: str) -> dict[str, Any]:
     """A JSON object given on the command line; raises ConfigError with the place."""
     from pgqueue.errors import ConfigError

@@ -12,7 +12,23 @@ from typing import Annotated
 
 import typer
 
-from .commands import demo, enqueue, inbox, migrate, schedule, sources, stories, topics, up, worker
+from .commands import (
+    demo,
+    enqueue,
+    inbox,
+    jobs,
+    migrate,
+    prune,
+    queues,
+    schedule,
+    sources,
+    stats,
+    stories,
+    tasks,
+    topics,
+    up,
+    worker,
+)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -37,6 +53,11 @@ app.add_typer(worker.app, name="worker")
 app.command("migrate")(migrate.migrate)
 app.command("enqueue")(enqueue.enqueue)
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(queues.app, name="queues")
+app.add_typer(tasks.app, name="tasks")
+app.command("stats")(stats.stats)
+app.command("prune")(prune.prune)
 
 
 def _version(asked: bool) -> None:

@@ -38,7 +38,14 @@ def ours(name: str | None, kind: str, parents: Any) -> bool:
 
 
 def run_offline() -> None:
-    context.configure(dialect_name="postgresql", literal_binds=True, include_name=ours, **COMMON)
+    # With the dialect's own style of parameters every `%` of a function's body would be doubled.
+    context.configure(
+        dialect_name="postgresql",
+        dialect_opts={"paramstyle": "named"},
+        literal_binds=True,
+        include_name=ours,
+        **COMMON,
+    )
     context.get_context().impl.static_output(CREATE_SCHEMA + ";\n")
     with context.begin_transaction():
         context.run_migrations()

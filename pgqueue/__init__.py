@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pgqueue.app import PgQueue
+from pgqueue.engine.filters import JobFilter
+from pgqueue.engine.operate import Operator
 from pgqueue.errors import (
     Cancel,
     ConfigError,
@@ -21,6 +23,7 @@ from pgqueue.errors import (
     Snooze,
     TaskUnknown,
     TransactionEnded,
+    WrongState,
     ZoneInvalid,
 )
 from pgqueue.job import Job, Retry, State
@@ -35,9 +38,11 @@ __all__ = [
     "ExtraMissing",
     "Fail",
     "Job",
+    "JobFilter",
     "JobNotFound",
     "LeaseLost",
     "NotMigrated",
+    "Operator",
     "PayloadInvalid",
     "PgQueue",
     "PgQueueError",
@@ -48,6 +53,7 @@ __all__ = [
     "State",
     "TaskUnknown",
     "TransactionEnded",
+    "WrongState",
     "ZoneInvalid",
     "__version__",
 ]

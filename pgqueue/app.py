@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -13,12 +16,16 @@ from psycopg.rows import TupleRow
 
 from pgqueue import embedded
 from pgqueue.db.borrowed import aborrowed, borrowed
-from pgqueue.db.pools import Pools
+from pgqueue.db.pools import Pools, is_direct
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.db.version import check_version
-from pgqueue.engine import enqueue, inspect
+from pgqueue.engine import enqueue, inspect, quota
+from pgqueue.engine.prune import prune
+from pgqueue.engine.result import polls, value_of
+from pgqueue.engine.retention import Pruned, plan_retention
 from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, Retry
+from pgqueue.operations import Operations
 from pgqueue.schedule import store
 from pgqueue.schedule.store import Schedule, Stored
 from pgqueue.schedule.tick import Ticked, tick
@@ -38,11 +45,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class PgQueue:
+def _as_it_is(text: str) -> str:
+    return text
+
+
+class PgQueue(Operations):
     """An app: its settings, its tasks and its way to the database.
 
     Reads the environment when constructed and connects at first use. Safe to share between
-    threads and event loops. Raises ConfigError for settings that are not valid.
+    threads and event loops. Raises ConfigError for settings that are not valid. `redact` is given
+    each error message and traceback before it is stored with a job; it returns it without secrets.
     """
 
     def __init__(
@@ -51,10 +63,12 @@ class PgQueue:
         *,
         schema: str | None = None,
         embedded_dir: Path | None = None,
+        redact: Callable[[str], str] = _as_it_is,
     ) -> None:
         self.settings: Settings = read_settings(
             database_url=database_url, schema_name=schema, embedded_dir=embedded_dir
         )
+        self.redact = redact
         self.tasks = Registry()
         self.schedules: dict[str, Schedule] = {}
         self.pools = Pools(self.conninfo, self._greet)
@@ -73,6 +87,8 @@ class PgQueue:
         *,
         name: str | None = None,
         retry: Retry | None = None,
+        isolation: str | None = None,
+        memory_limit: int | None = None,
         **options: Any,
     ) -> Callable[[Callable[..., R]], Task[R]]: ...
 
@@ -83,26 +99,34 @@ class PgQueue:
         *,
         name: str | None = None,
         retry: Retry | None = None,
+        isolation: str | None = None,
+        memory_limit: int | None = None,
         **options: Any,
     ) -> Any:
         """Register a function, sync or async, as a task.
 
         Its name is the function's with dashes, unless given. Without `retry` a job is tried once;
         a crash of the worker is no try. `options` are those of `Task.using`: queue, priority,
-        timeout, tags, … Raises ConfigError for options that are not valid and for
-        a name that is taken.
+        timeout, tags, … A sync function runs in a thread, or with `isolation="process"` in a
+        child process of its own, which is killed on timeout and cancel and may use at most
+        `memory_limit` bytes of address space (Linux). Raises ConfigError for options that are not
+        valid and for a name that is taken.
         """
 
         if not isinstance(retry, Retry | None):
             raise ConfigError(f"retry {retry!r} is not valid: use Retry(attempts=…)")
 
         def register(handler: Callable[..., Any]) -> Task[Any]:
+            if not callable(handler) or not hasattr(handler, "__name__"):
+                raise ConfigError(f"{handler!r} cannot be a task: use a function")
             task: Task[Any] = Task(
                 handler,
                 name=name or task_name_of(handler.__name__),
                 sender=self,
                 options=changed(Options(), options),
                 retry=retry or Retry(),
+                isolation=isolation,
+                memory_limit=memory_limit,
             )
             self.tasks.add(task)
             return task
@@ -113,21 +137,51 @@ class PgQueue:
 
     def enqueue(self, task: str, payload: Mapping[str, Json] | None = None, **options: Any) -> Job:
         """Insert a job of the task with this name; raises TaskUnknown, PayloadInvalid."""
-        return self.tasks.get(task).using(**options).enqueue(**(payload or {}))
+        known = self.tasks.get(task)
+        arguments = known.checked_payload({} if payload is None else payload)
+        return known.using(**options).enqueue(**arguments)
 
     async def aenqueue(
         self, task: str, payload: Mapping[str, Json] | None = None, **options: Any
     ) -> Job:
         """`enqueue` for async code."""
-        return await self.tasks.get(task).using(**options).aenqueue(**(payload or {}))
+        known = self.tasks.get(task)
+        arguments = known.checked_payload({} if payload is None else payload)
+        return await known.using(**options).aenqueue(**arguments)
 
     def get_job(self, job_id: int) -> Job:
         """A job by id, live or finished; raises JobNotFound."""
-        return self._run(inspect.get_job(self.sql, job_id), None)
+        return self._known(self._run(inspect.get_job(self.sql, job_id), None))
 
     async def aget_job(self, job_id: int) -> Job:
         """`get_job` for async code."""
-        return await self._arun(inspect.get_job(self.sql, job_id), None)
+        return self._known(await self._arun(inspect.get_job(self.sql, job_id), None))
+
+    def set_quota(self, tenant: str, max_waiting: int | None) -> None:
+        """Let at most `max_waiting` jobs of a tenant wait; '*' is every tenant without its own.
+
+        None takes the quota away. Approximate: concurrent enqueuers may overshoot by their number.
+        """
+        self._run(quota.set_quota(self.sql, tenant, max_waiting), None)
+
+    def result(self, job: Job, timeout: float | None = None) -> Json:
+        """What `job.result` does."""
+        waits = polls(job, timeout)
+        while (ending := self._run(inspect.find_ending(self.sql, job), None)) is None:
+            time.sleep(next(waits))
+        return value_of(job, ending)
+
+    async def aresult(self, job: Job, timeout: float | None = None) -> Json:  # noqa: ASYNC109 - name
+        """What `job.aresult` does."""
+        waits = polls(job, timeout)
+        while True:
+            ending = await self._arun(inspect.find_ending(self.sql, job), None)
+            if ending is not None:
+                return value_of(job, ending)
+            await asyncio.sleep(next(waits))
+
+    def _known(self, job: Job) -> Job:
+        return replace(job, _results=self)
 
     # -- schedules -------------------------------------------------------------
 
@@ -201,18 +255,27 @@ class PgQueue:
         shutdown_timeout: float | None = None,
         burst: bool = False,
         scheduler: bool = True,
+        health_host: str = "127.0.0.1",
+        health_port: int | None = None,
     ) -> Worker:
         """A worker of this app's tasks; `await worker.run()` works until told to stop.
 
         Without `queues` it takes from all. In `burst` mode it ends when nothing is left that is
-        due. With `scheduler` it ticks, too.
+        due. With `scheduler` it ticks, too. With a `health_port` (0: any free one) it answers
+        `/healthz` and `/readyz` there.
         """
+        if concurrency is not None and (type(concurrency) is not int or concurrency < 1):
+            raise ConfigError(f"concurrency {concurrency!r} is not valid: 1 or more")
+        if isinstance(queues, str):
+            raise ConfigError(f"queues {queues!r} is not valid: a list of queue names")
         options = WorkerOptions(
             queues=tuple(checked_queue(queue) for queue in queues),
             concurrency=concurrency,
             shutdown_timeout=shutdown_timeout,
             burst=burst,
             version=__version__,
+            health_host=health_host,
+            health_port=self.settings.health_port if health_port is None else health_port,
         )
         return Worker(
             tasks=self.tasks,
@@ -220,10 +283,26 @@ class PgQueue:
             pools=self.pools,
             sql=self.sql,
             conninfo=self.conninfo,
+            redact=self.redact,
             schedules=tuple(self.schedules.values()),
             ticks=scheduler,
             options=options,
         )
+
+    # -- maintenance -----------------------------------------------------------
+
+    def prune(self) -> Pruned:
+        """One pass of retention now: partitions are made ahead, old ones dropped.
+
+        Raises ChoreLost while a worker is at it.
+        """
+        with self.pools.connection() as connection:
+            concurrently = is_direct(connection)
+            return run(connection, prune(self.sql, concurrently=concurrently, clock=time.monotonic))
+
+    def plan_prune(self) -> tuple[str, ...]:
+        """The partitions that `prune` would drop, oldest first."""
+        return tuple(day.partition for day in self._run(plan_retention(self.sql), None))
 
     # -- connections ---------------------------------------------------------
 
@@ -262,13 +341,13 @@ class PgQueue:
     # -- Sender: how tasks bring jobs into the database ------------------------
 
     def send(self, new: NewJob, connection: Any) -> Job:
-        return self._run(enqueue.enqueue_job(self.sql, new), connection)
+        return self._known(self._run(enqueue.enqueue_job(self.sql, new), connection))
 
     def send_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]:
         return self._run(enqueue.enqueue_jobs(self.sql, new_jobs), connection)
 
     async def asend(self, new: NewJob, connection: Any) -> Job:
-        return await self._arun(enqueue.enqueue_job(self.sql, new), connection)
+        return self._known(await self._arun(enqueue.enqueue_job(self.sql, new), connection))
 
     async def asend_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]:
         return await self._arun(enqueue.enqueue_jobs(self.sql, new_jobs), connection)

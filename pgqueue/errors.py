@@ -7,9 +7,17 @@ PgQueueError
 │   └── ExtraMissing         an optional part is not installed
 ├── PayloadInvalid           arguments do not fit the task's signature
 ├── TaskUnknown              no task of that name is registered here
+├── TooManyJobs              the tenant's quota of waiting jobs is used up
+├── UniqueKeyTaken           another job holds the unique key (unique_mode="raise")
+├── UniqueKeyBusy            an open transaction holds the unique key
 ├── JobNotFound              no job with that id, live or finished
+├── HandlerCrashed           the process of a handler died (isolation="process")
+├── WrongState               the job is not in a state in which this can be done
+├── JobFailed                the awaited job ended as failed or cancelled
+├── ResultTimeout            the awaited job has not ended in time
 ├── LeaseLost                the job is no longer this worker's
 ├── TransactionEnded         a handler committed or rolled back what is ours to end
+├── ChoreLost                a maintenance duty is in somebody else's hands
 ├── NotMigrated              the database lacks our tables, or holds older ones
 ├── SchemaTooNew             the database was migrated by a newer, incompatible pgqueue
 ├── DatabaseUnreachable      no connection, at start
@@ -86,12 +94,73 @@ class TaskUnknown(PgQueueError, LookupError):
         super().__init__(f"task {task!r} is not known here; known tasks: {listed}")
 
 
+class TooManyJobs(PgQueueError):
+    """The tenant's quota of waiting jobs is used up; the message says tenant and figure."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message}: try again when some have run")
+
+
+class UniqueKeyTaken(PgQueueError):
+    """Another job holds the unique key; `job_id` is that job."""
+
+    def __init__(self, message: str, job_id: int) -> None:
+        self.job_id = job_id
+        super().__init__(message)
+
+
+class UniqueKeyBusy(PgQueueError):
+    """An open transaction held the unique key for longer than `wait` seconds."""
+
+    def __init__(self, message: str, wait: float) -> None:
+        self.wait = wait
+        super().__init__(
+            f"{message} (waited {wait:g} s): try again, or put keyed enqueues last in a transaction"
+        )
+
+
 class JobNotFound(PgQueueError, LookupError):
     """No job with that id, live or finished."""
 
     def __init__(self, job_id: int) -> None:
         self.job_id = job_id
         super().__init__(f"job {job_id} does not exist, or retention has dropped it")
+
+
+class HandlerCrashed(PgQueueError):
+    """The process of a handler died; `manner` says by which signal or exit code."""
+
+    def __init__(self, manner: str) -> None:
+        self.manner = manner
+        super().__init__(f"the handler's process {manner}")
+
+
+class WrongState(PgQueueError):
+    """The job is not in a state in which this can be done; `state` is the one it is in."""
+
+    def __init__(self, job_id: int, state: str, step: str) -> None:
+        self.job_id = job_id
+        self.state = state
+        super().__init__(f"job {job_id} is {state}: {step}")
+
+
+class JobFailed(PgQueueError):
+    """The awaited job ended as failed or cancelled; `state` and `reason` say how."""
+
+    def __init__(self, job_id: int, state: str, reason: str) -> None:
+        self.job_id = job_id
+        self.state = state
+        self.reason = reason
+        super().__init__(f"job {job_id} ended as {state}: {reason or 'no reason given'}")
+
+
+class ResultTimeout(PgQueueError, TimeoutError):
+    """The awaited job has not ended in time; it goes on."""
+
+    def __init__(self, job_id: int, seconds: float) -> None:
+        self.job_id = job_id
+        self.seconds = seconds
+        super().__init__(f"job {job_id} has not ended within {seconds:g} s; it goes on")
 
 
 class LeaseLost(PgQueueError):
@@ -114,6 +183,14 @@ class TransactionEnded(PgQueueError):
             f"the handler of job {job_id} ended the transaction it was given: "
             "leave commit and rollback to pgqueue, or use job.transaction()"
         )
+
+
+class ChoreLost(PgQueueError):
+    """A maintenance duty is in somebody else's hands."""
+
+    def __init__(self, chore: str) -> None:
+        self.chore = chore
+        super().__init__(f"the chore {chore!r} is being done by somebody else: try again later")
 
 
 class NotMigrated(PgQueueError):

@@ -20,15 +20,20 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted(Event):
+    """A worker is registered and begins to claim; `health` is the address of its endpoint."""
+
     worker_id: int
     queues: tuple[str, ...]
     concurrency: int
     tasks: tuple[str, ...]
     database: str
+    health: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStopping(Event):
+    """A worker claims nothing new any more; `running` jobs may still end."""
+
     worker_id: int
     reason: str
     running: int
@@ -36,6 +41,8 @@ class WorkerStopping(Event):
 
 @dataclass(frozen=True, slots=True)
 class WorkerStopped(Event):
+    """A worker has left; what it did not end was handed back."""
+
     worker_id: int
     completed: int
     failed: int
@@ -61,6 +68,8 @@ class LoopStalled(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobsClaimed(Event):
+    """Jobs came into a worker's hands; their handlers start as slots get free."""
+
     worker_id: int
     job_ids: tuple[int, ...]
     lease: int
@@ -68,6 +77,8 @@ class JobsClaimed(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobStarted(Event):
+    """A handler starts."""
+
     job_id: int
     task: str
     attempt: int
@@ -122,13 +133,45 @@ class JobsRescued(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DaysDropped(Event):
+    """Retention dropped partitions; postponed ones wait for a reader to end its transaction."""
+
+    dropped: tuple[str, ...]
+    postponed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStats(Event):
+    """What a worker did in the last `seconds`, and what waits; every PGQUEUE_STATS_INTERVAL.
+
+    `queued` counts due and future jobs, exactly up to 10,000; above that (`queued_is_exact` is
+    false) it is the planner's estimate. `next_runs` are the next three schedules.
+    """
+
+    worker_id: int
+    seconds: float
+    completed: int
+    failed: int
+    handed_back: int
+    active: int
+    queued: int
+    queued_is_exact: bool
+    schedules: int
+    next_runs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectionLost(Event):
+    """A part of the worker lost its connection and reconnects until it succeeds."""
+
     part: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRestored(Event):
+    """That part is connected again, after `seconds`."""
+
     part: str
     seconds: float
 
@@ -143,6 +186,8 @@ class DutyFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleTicked(Event):
+    """A due schedule was handled: so many windows, each with its job."""
+
     schedule: str
     windows: int
     next_run_at: str
@@ -150,6 +195,8 @@ class ScheduleTicked(Event):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFailed(Event):
+    """A schedule could not be ticked; it is tried again, later each time."""
+
     schedule: str
     reason: str
     failures: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,7 +38,9 @@ class Retry:
     `attempts` counts all tries. With `delays`, `delays[i]` seconds follow failed try `i + 1` and
     the last one repeats. Without, the wait is exponential: `base * factor ** (try - 1)` seconds,
     at most `cap`, spread by `jitter` (0.1 = up to 10 % more) so that a crowd does not come back at
-    one instant.
+    one instant. Errors of the types in `never`, and those not in `only`, end the job at once.
+    `decide(attempt, error)` replaces all of this but `attempts`: it returns the seconds to wait, or
+    None to end the job.
     """
 
     attempts: int = 1
@@ -46,14 +49,21 @@ class Retry:
     factor: float = 2.0
     cap: float = 3600.0
     jitter: float = 0.1
+    only: tuple[type[BaseException], ...] = (Exception,)
+    never: tuple[type[BaseException], ...] = ()
+    decide: Callable[[int, BaseException], float | None] | None = None
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
+        if type(self.attempts) is not int or self.attempts < 1:
             raise ValueError(f"Retry(attempts={self.attempts}): at least 1, the first try counts")
-        if self.delays is not None and (not self.delays or min(self.delays) < 0):
+        if self.delays is not None and not (self.delays and _are_waits(*self.delays)):
             raise ValueError(f"Retry(delays={self.delays}): one or more waits of 0 s or longer")
-        if min(self.base, self.factor, self.cap, self.jitter) < 0:
+        if not _are_waits(self.base, self.factor, self.cap, self.jitter):
             raise ValueError("Retry(base, factor, cap, jitter): none may be negative")
+
+
+def _are_waits(*numbers: float) -> bool:
+    return all(0 <= number < math.inf for number in numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +79,12 @@ class NewJob:
     tenant: str | None = None
     tags: tuple[str, ...] = ()
     unique_key: str | None = None
+    unique_mode: str = "skip"
+    unique_for: float | None = None
+    unique_wait: float = 5.0
     max_attempts: int = 1
     timeout: float | None = None
+    expires_at: datetime | None = None
     headers: Mapping[str, str] | None = None
 
 
@@ -80,6 +94,15 @@ class JobHandle(Protocol):
     @property
     def cancelled(self) -> bool: ...
     def transaction(self) -> JobTransaction: ...
+    def progress(self, percent: float, message: str) -> None: ...
+    def log(self, message: str, level: str) -> None: ...
+
+
+class ResultReader(Protocol):
+    """Who can wait for a job's end; the app is one."""
+
+    def result(self, job: Job, timeout: float | None) -> Json: ...
+    async def aresult(self, job: Job, timeout: float | None) -> Json: ...  # noqa: ASYNC109 - public
 
 
 class JobTransaction(
@@ -113,7 +136,12 @@ class Job:
     created_at: datetime
     timeout: float | None
     headers: Mapping[str, str]
+    expires_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    crashes: int = 0
+    suspect: bool = False
     _handle: JobHandle | None = field(default=None, repr=False, compare=False)
+    _results: ResultReader | None = field(default=None, repr=False, compare=False)
 
     @property
     def cancelled(self) -> bool:
@@ -127,6 +155,31 @@ class Job:
         at the end, and rolls back, if the job is no longer this worker's.
         """
         return self._running().transaction()
+
+    def progress(self, percent: float, message: str = "") -> None:
+        """Say how far this try is, 0 to 100; seen by others within about half a second."""
+        self._running().progress(percent, message)
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Write a line to the job's own log, which outlives the try and the job's ending."""
+        self._running().log(message, level)
+
+    def result(self, timeout: float | None = None) -> Json:
+        """Wait for the end and return what the handler returned.
+
+        Waits for ever without `timeout` (seconds). Raises JobFailed when it failed or was
+        cancelled, ResultTimeout, and JobNotFound when retention has dropped it.
+        """
+        return self._reader().result(self, timeout)
+
+    async def aresult(self, timeout: float | None = None) -> Json:  # noqa: ASYNC109 - the public name
+        """`result` for async code."""
+        return await self._reader().aresult(self, timeout)
+
+    def _reader(self) -> ResultReader:
+        if self._results is None:
+            raise RuntimeError(f"job {self.id} has no app to ask: use pgq.get_job({self.id})")
+        return self._results
 
     def _running(self) -> JobHandle:
         if self._handle is None:

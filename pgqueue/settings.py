@@ -94,6 +94,8 @@ class Settings(BaseSettings):
     poll_interval: Annotated[float, Field(gt=0, le=A_DAY)] = 1.0
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 10
     shutdown_timeout: Annotated[float, Field(ge=0, le=A_DAY)] = 30.0
+    stats_interval: Annotated[float, Field(ge=0, le=A_DAY)] = 60.0
+    health_port: Annotated[int, Field(ge=0, le=65_535)] | None = None
     embedded_dir: Path | None = None
     fetch_allow: str = ""
 

@@ -120,3 +120,17 @@ def value(url: str, query: str, params: Any = None) -> Any:
 def states(url: str) -> dict[str, int]:
     """How many jobs are in which state, finished ones included."""
     return dict(rows(url, "select state, count(*) from pgqueue.all_jobs group by 1"))
+
+
+def workers_started_long_ago(url: str) -> None:
+    """Every worker to come seems to have started an hour ago: no rollout is on."""
+    rows(
+        url,
+        "create function pgqueue.an_hour_ago() returns trigger language plpgsql as "
+        "$$ begin new.started_at = now() - interval '1 hour'; return new; end $$",
+    )
+    rows(
+        url,
+        "create trigger an_hour_ago before insert on pgqueue.workers "
+        "for each row execute function pgqueue.an_hour_ago()",
+    )

@@ -41,6 +41,17 @@ def worker(
         bool, typer.Option("--reload", help="Start again when code in this folder changes.")
     ] = False,
     wait_for_db: WaitForDb = 0,
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_535,
+            help="Answer /healthz and /readyz on this port; 0 for any free one, shown at start.",
+        ),
+    ] = None,
+    health_host: Annotated[
+        str, typer.Option(help="Where the port is open; 0.0.0.0 for probes from outside.")
+    ] = "127.0.0.1",
     log_level: LogLevel = "info",
 ) -> None:
     """Claim jobs and run them until told to stop.
@@ -68,6 +79,8 @@ def worker(
         burst=burst,
         scheduler=not no_scheduler,
         shutdown_timeout=shutdown_timeout,
+        health_host=health_host,
+        health_port=health_port,
     )
 
 

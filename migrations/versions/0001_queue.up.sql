@@ -82,9 +82,12 @@ create table pgqueue.jobs (
   constraint jobs_attempt check (attempt >= 0 and max_attempts >= 1),
   -- NaN is above infinity here, so this refuses both.
   constraint jobs_timeout check (timeout > 0 and timeout < 'infinity'),
-  -- A time that no worker can read would spoil every claim that takes its row.
+  -- A time that no worker can read would spoil every claim that takes its row. Python's years are 1
+  -- to 9999; a day less at both ends, for every zone: 0001-01-02 to 9999-12-30.
   constraint jobs_times check (
-    isfinite(run_at) and isfinite(scheduled_at) and isfinite(created_at)
+    run_at between to_timestamp(-62135510400) and to_timestamp(253402128000)
+    and scheduled_at between to_timestamp(-62135510400) and to_timestamp(253402128000)
+    and created_at between to_timestamp(-62135510400) and to_timestamp(253402128000)
   ),
   constraint jobs_running_is_held check (
     (state = 'running') = (lease is not null)

@@ -88,6 +88,11 @@ def _prepare_if_direct(
         connection.prepare_threshold = _PREPARE_AFTER
 
 
+def is_direct(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether a connection of ours is a session of its own, not one shared by a pooler."""
+    return connection.prepare_threshold is not None
+
+
 def _has_news(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
     """Whether the server said anything to an idle connection; nothing good, as a rule."""
     return bool(select.select([connection.fileno()], [], [], 0)[0])

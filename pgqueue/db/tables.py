@@ -18,6 +18,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    Interval,
     MetaData,
     PrimaryKeyConstraint,
     SmallInteger,
@@ -38,6 +39,7 @@ def queue_metadata(schema: str) -> MetaData:
     _settings_tables(metadata)
     _jobs_tables(metadata)
     _schedule_tables(metadata)
+    _maintenance_tables(metadata)
     return metadata
 
 
@@ -65,6 +67,9 @@ def _settings_tables(metadata: MetaData) -> None:
         _required("name", Text()),
         _required("paused", Boolean(), "false"),
         _required("created_at", _TIME, "clock_now()"),
+        Column("paused_at", _TIME),
+        Column("paused_by", Text),
+        Column("pause_reason", Text),
         PrimaryKeyConstraint("name", name="queues_pkey"),
     )
     Table(
@@ -113,6 +118,9 @@ def _jobs_tables(metadata: MetaData) -> None:
         _required("headers", JSONB(), "'{}'"),
         Column("workflow_id", BigInteger),
         Column("cancel_requested_at", _TIME),
+        Column("expires_at", _TIME),
+        _required("crashes", Integer(), "0"),
+        _required("suspect", Boolean(), "false"),
         PrimaryKeyConstraint("id", name="jobs_pkey"),
     )
     queued, running = text("state = 'queued'"), text("state = 'running'")
@@ -128,6 +136,11 @@ def _jobs_tables(metadata: MetaData) -> None:
     Index("jobs_running", columns.worker_id, postgresql_where=running)
     keyed = text("unique_key is not null")
     Index("jobs_unique_key", columns.unique_key, unique=True, postgresql_where=keyed)
+
+    waiting = text("tenant is not null and state <> 'running'")
+    Index("jobs_tenant_waiting", columns.tenant, postgresql_where=waiting)
+    expiring = text("expires_at is not null and state <> 'running'")
+    Index("jobs_expiry", columns.expires_at, postgresql_where=expiring)
 
     carried_over = [
         Column(column.name, column.type, nullable=column.nullable)
@@ -188,4 +201,69 @@ def _schedule_tables(metadata: MetaData) -> None:
             ["schedule_id"], [schedules.c.id], name="windows_schedule_fkey", ondelete="CASCADE"
         ),
         UniqueConstraint("schedule_id", "window_start", "mode", name="windows_once"),
+    )
+
+
+def _maintenance_tables(metadata: MetaData) -> None:
+    unique_keys = Table(
+        "unique_keys",
+        metadata,
+        _required("key", Text()),
+        _required("job_id", BigInteger()),
+        _required("until", _TIME),
+        PrimaryKeyConstraint("key", name="unique_keys_pkey"),
+    )
+    Index("unique_keys_until", unique_keys.c.until)
+    Table(
+        "quotas",
+        metadata,
+        _required("tenant", Text()),
+        _required("max_waiting", Integer()),
+        PrimaryKeyConstraint("tenant", name="quotas_pkey"),
+    )
+    job_logs = Table(
+        "job_logs",
+        metadata,
+        _identity(),
+        _required("job_id", BigInteger()),
+        _required("attempt", Integer()),
+        _required("at", _TIME, "clock_now()"),
+        _required("level", Text(), "'info'"),
+        _required("message", Text()),
+        PrimaryKeyConstraint("id", name="job_logs_pkey"),
+    )
+    Index("job_logs_job", job_logs.c.job_id, job_logs.c.id)
+    audit_log = Table(
+        "audit_log",
+        metadata,
+        _identity(),
+        _required("at", _TIME, "clock_now()"),
+        _required("who", Text()),
+        _required("source", Text()),
+        _required("action", Text()),
+        _required("target", Text()),
+        _required("details", JSONB(), "'{}'"),
+        PrimaryKeyConstraint("id", name="audit_log_pkey"),
+    )
+    Index("audit_log_at", audit_log.c.at)
+    Table(
+        "retention",
+        metadata,
+        _required("state_group", Text()),
+        _required("keep", Interval()),
+        Column("keep_count", BigInteger),
+        PrimaryKeyConstraint("state_group", name="retention_pkey"),
+    )
+    Table(
+        "chores",
+        metadata,
+        _required("name", Text()),
+        _required("every", Interval()),
+        _required("due_at", _TIME, "clock_now()"),
+        Column("taken_until", _TIME),
+        Column("taken_by", BigInteger),
+        Column("last_run_at", _TIME),
+        Column("last_seconds", Double),
+        Column("last_error", Text),
+        PrimaryKeyConstraint("name", name="chores_pkey"),
     )

@@ -54,8 +54,12 @@ def claim_jobs(
     worker_id: int,
     lease: int,
     limit: int,
+    suspects: bool = True,
 ) -> Statement:
-    """The statement that claims up to `limit` jobs of these tasks from these lanes, in order."""
+    """The statement that claims up to `limit` jobs of these tasks from these lanes, in order.
+
+    Without `suspects`, jobs that were in the hands of a worker that died are left to others.
+    """
     params = {
         "queues": [lane.queue for lane in lanes],
         "priorities": [lane.priority for lane in lanes],
@@ -65,6 +69,7 @@ def claim_jobs(
         "worker_id": worker_id,
         "lease": lease,
         "n": limit,
+        "suspects": suspects,
     }
     return Statement(sql["claim_jobs"], params)
 

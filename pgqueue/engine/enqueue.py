@@ -7,38 +7,73 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any
 
-from pgqueue.db.run import Statement, Steps
+import psycopg
+
+from pgqueue.db.run import Rows, Statement, Steps
 from pgqueue.engine.inspect import job_of_row
+from pgqueue.errors import JobNotFound, TooManyJobs, UniqueKeyBusy, UniqueKeyTaken
 from pgqueue.job import Job, NewJob, State, storable_json
 
 Sql = Mapping[str, str]
 
 
 def enqueue_job(sql: Sql, new: NewJob) -> Steps[Job]:
-    """Insert one job, or return the live one that holds its unique key."""
-    while True:
-        rows = yield Statement(sql["insert_job"], _single(new))
-        if rows:
-            return _inserted(new, rows[0])
-        rows = yield Statement(sql["find_by_unique_key"], {"unique_key": new.unique_key})
-        if rows:
-            return job_of_row(rows[0])
-        # The holder of the key ended between the two statements: the key is free again.
+    """Insert one job; with a unique key it may be an existing one that comes back.
+
+    Raises TooManyJobs, UniqueKeyTaken and UniqueKeyBusy.
+    """
+    single = _single(new)
+    if not _needs_rules(new):
+        ((job_id, *times),) = yield Statement(sql["insert_job"], single)
+        return _inserted(new, job_id, times)
+    ((job_id, _),) = yield from _by_the_rules(Statement(sql["enqueue_job"], single), [new])
+    rows = yield Statement(sql["find_job"], {"id": job_id})
+    if not rows:
+        # Ended long ago, inside the period of its key, and dropped since.
+        raise JobNotFound(job_id)
+    return job_of_row(rows[0])
 
 
 def enqueue_jobs(sql: Sql, new_jobs: Sequence[NewJob]) -> Steps[list[int]]:
-    """Insert many jobs in one statement; returns their ids in the order given.
+    """Insert many jobs in one statement, all or none; returns their ids in the order given.
 
-    Where a live job already holds a unique key, the id is that job's.
+    Where a unique key is taken, the id is that of its holder. Raises as `enqueue_job` does.
     """
     if not new_jobs:
         return []
-    rows = yield Statement(sql["insert_jobs"], _columns(new_jobs))
-    ids = {place - 1: job_id for place, job_id in rows}
-    for place, new in enumerate(new_jobs):
-        if place not in ids:
-            ids[place] = (yield from enqueue_job(sql, new)).id
-    return [ids[place] for place in range(len(new_jobs))]
+    columns = _columns(new_jobs)
+    if not any(_needs_rules(new) for new in new_jobs):
+        rows = yield Statement(sql["insert_jobs"], columns)
+        return [job_id for (job_id,) in rows]
+    rows = yield from _by_the_rules(Statement(sql["enqueue_jobs"], columns), new_jobs)
+    return [job_id for _, job_id in rows]
+
+
+def _needs_rules(new: NewJob) -> bool:
+    return new.unique_key is not None or new.tenant is not None
+
+
+def _by_the_rules(statement: Statement, new_jobs: Sequence[NewJob]) -> Steps[Rows]:
+    """Run a statement that calls `enqueue_v1`, and give its SQL states our names."""
+    try:
+        rows: Rows = yield statement
+    except psycopg.Error as error:
+        raise _named(error, new_jobs) from error
+    return rows
+
+
+def _named(error: psycopg.Error, new_jobs: Sequence[NewJob]) -> Exception:
+    message = error.diag.message_primary or str(error)
+    match error.sqlstate:
+        case "PQ001":
+            return TooManyJobs(message)
+        case "PQ002":
+            return UniqueKeyTaken(message, int(error.diag.message_detail or 0))
+        case "PQ003":
+            wait = max(new.unique_wait for new in new_jobs)
+            return UniqueKeyBusy(message, wait)
+        case _:
+            return error
 
 
 def _single(new: NewJob) -> dict[str, Any]:
@@ -48,14 +83,38 @@ def _single(new: NewJob) -> dict[str, Any]:
         "payload": storable_json(new.payload),
         "priority": new.priority,
         "run_at": new.run_at,
-        "delay": new.delay,
+        "delay": None if new.run_at is not None and _needs_rules(new) else new.delay,
         "tenant": new.tenant,
         "tags": list(new.tags),
         "unique_key": new.unique_key,
+        "unique_mode": new.unique_mode,
+        "unique_for": new.unique_for,
+        "unique_wait": new.unique_wait,
         "max_attempts": new.max_attempts,
         "timeout": new.timeout,
+        "expires_at": new.expires_at,
         "headers": json.dumps(new.headers or {}),
     }
+
+
+_PLURALS = {
+    "tasks": "task",
+    "queues": "queue",
+    "payloads": "payload",
+    "priorities": "priority",
+    "run_ats": "run_at",
+    "delays": "delay",
+    "tenants": "tenant",
+    "tags": "tags",
+    "unique_keys": "unique_key",
+    "unique_modes": "unique_mode",
+    "unique_fors": "unique_for",
+    "unique_waits": "unique_wait",
+    "max_attempts": "max_attempts",
+    "timeouts": "timeout",
+    "expires_ats": "expires_at",
+    "headers": "headers",
+}
 
 
 def _columns(new_jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
@@ -63,21 +122,7 @@ def _columns(new_jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
     # Each tag list travels as one array literal: unnest flattens nested arrays.
     for single in singles:
         single["tags"] = _array_literal(single["tags"])
-    names = {
-        "tasks": "task",
-        "queues": "queue",
-        "payloads": "payload",
-        "priorities": "priority",
-        "run_ats": "run_at",
-        "delays": "delay",
-        "tenants": "tenant",
-        "tags": "tags",
-        "unique_keys": "unique_key",
-        "max_attempts": "max_attempts",
-        "timeouts": "timeout",
-        "headers": "headers",
-    }
-    return {plural: [single[name] for single in singles] for plural, name in names.items()}
+    return {plural: [single[name] for single in singles] for plural, name in _PLURALS.items()}
 
 
 def _array_literal(texts: Sequence[str]) -> str:
@@ -85,8 +130,8 @@ def _array_literal(texts: Sequence[str]) -> str:
     return "{" + ",".join(quoted) + "}"
 
 
-def _inserted(new: NewJob, row: tuple[Any, ...]) -> Job:
-    job_id, state, *times = row
+def _inserted(new: NewJob, job_id: int, returned: Sequence[Any]) -> Job:
+    state, *times = returned
     run_at, scheduled_at, created_at = (time.astimezone(UTC) for time in times)
     return Job(
         id=job_id,
@@ -108,4 +153,5 @@ def _inserted(new: NewJob, row: tuple[Any, ...]) -> Job:
         created_at=created_at,
         timeout=new.timeout,
         headers=new.headers or {},
+        expires_at=new.expires_at,
     )

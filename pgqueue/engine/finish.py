@@ -42,15 +42,18 @@ def written_of_rows(outcomes: Sequence[Outcome], replies: Sequence[Rows]) -> Wri
     return Written(applied, lost)
 
 
-def finish_within(sql: Sql, ended: Ended, began: datetime) -> Steps[bool]:
+def finish_within(
+    sql: Sql, ended: Ended, began: datetime, notes: Sequence[Statement] = ()
+) -> Steps[bool]:
     """End one job inside the open transaction of its handler; False when the lease was lost.
 
     The lock comes last in the handler's transaction, just before its completion: taken first it
     would hold up cancel and progress for as long as the handler runs. Raises TransactionEnded when
-    the transaction that began at `began` is no longer the open one.
+    the transaction that began at `began` is no longer the open one. `notes` are written first.
     """
     if not (yield from prove_lease(sql, ended.job_id, ended.lease, began)):
         return False
+    yield from notes
     rows = yield _finish(sql, [ended])
     return bool(rows)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from pgqueue.db.run import Statement, Steps
 from pgqueue.errors import JobNotFound
-from pgqueue.job import Job, State
+from pgqueue.job import Job, Json, State
+
+TRIES = 2
 
 
 def job_of_row(row: tuple[Any, ...]) -> Job:
@@ -17,6 +20,37 @@ def job_of_row(row: tuple[Any, ...]) -> Job:
     # The driver gives times in the session's zone; a Job's are in UTC.
     rest = [value.astimezone(UTC) if isinstance(value, datetime) else value for value in rest]
     return Job(job_id, task, queue, priority, State(state), payload, tenant, tuple(tags), *rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended; `reason` is the last error's reason and message."""
+
+    state: State
+    result: Json
+    reason: str
+
+
+def find_ending(sql: Mapping[str, str], job: Job) -> Steps[Ending | None]:
+    """How the job ended; None while it is live. Raises JobNotFound when it is gone."""
+    for _ in range(TRIES):
+        live = yield Statement(sql["find_live_state"], {"id": job.id})
+        if live:
+            return None
+        params = {"id": job.id, "created_at": job.created_at}
+        rows = yield Statement(sql["find_ending"], params)
+        if rows:
+            ((state, result, errors),) = rows
+            return Ending(State(state), result, _reason(errors))
+        # Retried between the two looks, perhaps: it would be live again.
+    raise JobNotFound(job.id)
+
+
+def _reason(errors: list[dict[str, Json]]) -> str:
+    if not errors:
+        return ""
+    last = errors[-1]
+    return ": ".join(str(last[name]) for name in ("reason", "message") if last.get(name))
 
 
 def get_job(sql: Mapping[str, str], job_id: int) -> Steps[Job]:

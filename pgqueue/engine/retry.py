@@ -7,6 +7,18 @@ from collections.abc import Callable
 from pgqueue.job import Retry
 
 
+def wait_or_end(
+    policy: Retry, attempt: int, error: BaseException, rand: Callable[[], float]
+) -> float | None:
+    """Seconds to wait after failed try number `attempt`; None when this error ends the job."""
+    if policy.decide is not None:
+        wait = policy.decide(attempt, error)
+        return None if wait is None else max(0.0, float(wait))
+    if isinstance(error, policy.never) or not isinstance(error, policy.only):
+        return None
+    return wait_after(policy, attempt, rand)
+
+
 def wait_after(policy: Retry, attempt: int, rand: Callable[[], float]) -> float:
     """Seconds to wait after failed try number `attempt` (1 is the first).
 

@@ -50,12 +50,18 @@ class _StandardLogs(logging.Handler):
         log.log(record.levelno, record.getMessage(), exc_info=record.exc_info or None)
 
 
+def line_of(event: Event) -> Line | None:
+    """The event in words; None for kinds that are not logged."""
+    wording = _WORDINGS.get(type(event))
+    return wording(event) if wording else None
+
+
 def log_event(event: Event) -> None:
     """Write one event; kinds without a wording here are not logged."""
-    wording = _WORDINGS.get(type(event))
-    if wording is None:
+    line = line_of(event)
+    if line is None:
         return
-    level, message = wording(event)
+    level, message = line
     facts = {name: value for name, value in asdict(event).items() if value is not None}
     if isinstance(facts.get("error"), str):
         facts |= _short_error(facts.pop("error"))
@@ -65,6 +71,14 @@ def log_event(event: Event) -> None:
 def _short_error(error: str) -> dict[str, Any]:
     described = json.loads(error)
     return {name: described[name] for name in ("reason", "type", "message") if name in described}
+
+
+def _stats(event: Any) -> Line:
+    waiting = f"{event.queued}" if event.queued_is_exact else f"about {event.queued}"
+    return "info", (
+        f"{event.completed} completed and {event.failed} failed in {event.seconds:.0f} s, "
+        f"{event.active} active, {waiting} queued, {event.schedules} schedules"
+    )
 
 
 def _ended(event: Any) -> Line:
@@ -93,6 +107,13 @@ _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
     events.LeasesLost: lambda _: ("warning", "endings came too late: the leases were lost"),
     events.StraysHandedBack: lambda _: ("warning", "claims without a reply were handed back"),
     events.JobsRescued: lambda _: ("warning", "jobs of a dead worker were taken back"),
+    events.DaysDropped: lambda event: (
+        "info",
+        "old days of finished jobs were dropped"
+        if event.dropped
+        else "old days of finished jobs wait for a reader to end its transaction",
+    ),
+    events.WorkerStats: _stats,
     events.ConnectionLost: lambda _: ("warning", "database connection lost, reconnecting"),
     events.ConnectionRestored: lambda _: ("info", "database connection restored"),
     events.DutyFailed: lambda _: ("error", "a duty failed and is tried again at its next turn"),

@@ -124,7 +124,7 @@ def _parsed_entry(entry: Any, base: str, feed: Any) -> Entry:
         ),
         summary_text=_readable(dict.get(entry, "summary_detail") or {}),
         content_text=max(contents, key=len, default=""),
-        lang=_text(title_detail.get("language")) or _text(feed.get("language")) or None,
+        lang=_language(title_detail, feed),
     )
 
 
@@ -189,7 +189,7 @@ def _json_entry(item: dict[str, Any], base: str, feed: dict[str, Any]) -> Entry:
         published=_iso(item.get("date_published")) or _iso(item.get("date_modified")),
         summary_text=storable(_text(item.get("summary"))).strip(),
         content_text=text or plain_text(_text(item.get("content_html"))),
-        lang=_text(item.get("language")) or _text(feed.get("language")) or None,
+        lang=_language(item, feed),
     )
 
 
@@ -205,6 +205,11 @@ def _text(value: object) -> str:
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, int | float) else ""
+
+
+def _language(*said: Mapping[str, Any]) -> str | None:
+    """What the first of them says that says anything."""
+    return next((text for one in said if (text := storable(_text(one.get("language"))))), None)
 
 
 def _page(base: str, link: str) -> str | None:

@@ -1,10 +1,10 @@
 -- One job at a time and in bulk: insert, claim, finish, requeue.
 
--- Inserts one job; no row comes back when a live job has its unique key.
+-- Inserts one job that no unique key and no quota concerns.
 -- name: insert_job
 insert into pgqueue.jobs (
-  task, queue, payload, priority, run_at, scheduled_at, tenant, tags, unique_key, max_attempts,
-  timeout, headers
+  task, queue, payload, priority, run_at, scheduled_at, tags, max_attempts, timeout, expires_at,
+  headers
 )
 select
   %(task)s,
@@ -14,11 +14,10 @@ select
   -- Never in the past: a claim's bound may have gone by that place (scheduled_at keeps the wish).
   greatest(asked.run_at, pgqueue.clock_now()),
   asked.run_at,
-  %(tenant)s,
   %(tags)s::text[],
-  %(unique_key)s,
   %(max_attempts)s,
   %(timeout)s::double precision,
+  %(expires_at)s::timestamptz,
   %(headers)s::jsonb
 from (
   select coalesce(
@@ -26,59 +25,116 @@ from (
     pgqueue.clock_now() + %(delay)s * interval '1 second'
   ) as run_at
 ) as asked
-on conflict (unique_key) where unique_key is not null do nothing
 returning id, state, run_at, scheduled_at, created_at
 
--- The live job that holds a unique key.
--- name: find_by_unique_key
-select
-  id, task, queue, priority, state, payload, tenant, tags, unique_key, run_at, scheduled_at,
-  attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, headers
-from pgqueue.jobs
-where unique_key = %(unique_key)s
+-- Enqueues one job by all the rules: unique key, period, quota (see the function).
+-- name: enqueue_job
+select job_id, is_new
+from pgqueue.enqueue_v1(
+  task => %(task)s,
+  payload => %(payload)s::jsonb,
+  queue => %(queue)s,
+  priority => %(priority)s,
+  run_at => %(run_at)s::timestamptz,
+  delay => %(delay)s::double precision * interval '1 second',
+  tenant => %(tenant)s,
+  tags => %(tags)s::text[],
+  unique_key => %(unique_key)s,
+  unique_mode => %(unique_mode)s,
+  unique_for => %(unique_for)s::double precision * interval '1 second',
+  max_attempts => %(max_attempts)s,
+  timeout => %(timeout)s::double precision,
+  expires_at => %(expires_at)s::timestamptz,
+  headers => %(headers)s::jsonb,
+  unique_wait => %(unique_wait)s * interval '1 second'
+)
+
+-- The same for many, in the order of their unique keys: two callers with the same keys wait for
+-- each other instead of deadlocking.
+-- name: enqueue_jobs
+select asked.place, made.job_id
+from (
+  select *
+  from unnest(
+    %(tasks)s::text[],
+    %(queues)s::text[],
+    %(payloads)s::text[],
+    %(priorities)s::integer[],
+    %(run_ats)s::timestamptz[],
+    %(delays)s::double precision[],
+    %(tenants)s::text[],
+    %(tags)s::text[],
+    %(unique_keys)s::text[],
+    %(unique_modes)s::text[],
+    %(unique_fors)s::double precision[],
+    %(max_attempts)s::integer[],
+    %(timeouts)s::double precision[],
+    %(expires_ats)s::timestamptz[],
+    %(headers)s::text[],
+    %(unique_waits)s::double precision[]
+  ) with ordinality as asked (
+    task, queue, payload, priority, run_at, delay, tenant, tags, unique_key, unique_mode,
+    unique_for, max_attempts, timeout, expires_at, headers, unique_wait, place
+  )
+  order by unique_key, place
+) as asked
+cross join lateral pgqueue.enqueue_v1(
+  task => asked.task,
+  payload => asked.payload::jsonb,
+  queue => asked.queue,
+  priority => asked.priority,
+  run_at => asked.run_at,
+  delay => asked.delay * interval '1 second',
+  tenant => asked.tenant,
+  tags => asked.tags::text[],
+  unique_key => asked.unique_key,
+  unique_mode => asked.unique_mode,
+  unique_for => asked.unique_for * interval '1 second',
+  max_attempts => asked.max_attempts,
+  timeout => asked.timeout,
+  expires_at => asked.expires_at,
+  headers => asked.headers::jsonb,
+  unique_wait => asked.unique_wait * interval '1 second'
+) as made
+order by asked.place
 
 -- A job by id, live or finished.
 -- name: find_job
 select
   id, task, queue, priority, state, payload, tenant, tags, unique_key, run_at, scheduled_at,
-  attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, headers
+  attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, headers, expires_at,
+  cancel_requested_at, crashes, suspect
 from pgqueue.all_jobs
 where id = %(id)s
 
--- Inserts many jobs in the order of their unique keys (two callers with the same keys wait for
--- each other instead of deadlocking); returns the position and id of each that was inserted.
+-- Inserts many jobs that no unique key and no quota concerns; returns their ids in the order given.
 -- name: insert_jobs
 with
   new_jobs as materialized (
     select
       nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')) as id,
       asked.*
-    from (
-      select *
-      from unnest(
-        %(tasks)s::text[],
-        %(queues)s::text[],
-        %(payloads)s::text[],
-        %(priorities)s::smallint[],
-        %(run_ats)s::timestamptz[],
-        %(delays)s::double precision[],
-        %(tenants)s::text[],
-        %(tags)s::text[],
-        %(unique_keys)s::text[],
-        %(max_attempts)s::integer[],
-        %(timeouts)s::double precision[],
-        %(headers)s::text[]
-      ) with ordinality as asked (
-        task, queue, payload, priority, run_at, delay, tenant, tags, unique_key, max_attempts,
-        timeout, headers, place
-      )
-      order by unique_key, place
-    ) as asked
+    from unnest(
+      %(tasks)s::text[],
+      %(queues)s::text[],
+      %(payloads)s::text[],
+      %(priorities)s::smallint[],
+      %(run_ats)s::timestamptz[],
+      %(delays)s::double precision[],
+      %(tags)s::text[],
+      %(max_attempts)s::integer[],
+      %(timeouts)s::double precision[],
+      %(expires_ats)s::timestamptz[],
+      %(headers)s::text[]
+    ) with ordinality as asked (
+      task, queue, payload, priority, run_at, delay, tags, max_attempts, timeout, expires_at,
+      headers, place
+    )
   ),
   inserted_jobs as (
     insert into pgqueue.jobs (
-      id, task, queue, payload, priority, run_at, scheduled_at, tenant, tags, unique_key,
-      max_attempts, timeout, headers
+      id, task, queue, payload, priority, run_at, scheduled_at, tags, max_attempts, timeout,
+      expires_at, headers
     )
     select
       id,
@@ -86,23 +142,22 @@ with
       queue,
       payload::jsonb,
       priority,
-      greatest(coalesce(run_at, pgqueue.clock_now() + delay * interval '1 second'), pgqueue.clock_now()),
+      greatest(
+        coalesce(run_at, pgqueue.clock_now() + delay * interval '1 second'),
+        pgqueue.clock_now()
+      ),
       coalesce(run_at, pgqueue.clock_now() + delay * interval '1 second'),
-      tenant,
       tags::text[],
-      unique_key,
       max_attempts,
       timeout,
+      expires_at,
       headers::jsonb
     from new_jobs
-    order by unique_key, place
-    on conflict (unique_key) where unique_key is not null do nothing
-    returning id
+    order by place
   )
-select new_jobs.place, new_jobs.id
+select id
 from new_jobs
-join inserted_jobs on inserted_jobs.id = new_jobs.id
-order by new_jobs.place
+order by place
 
 -- Which lanes hold queued jobs: a walk over the claim index that skips from lane to lane.
 -- name: find_lanes
@@ -156,15 +211,21 @@ with
           lane.bound_id
         )
         and jobs.task = any(%(tasks)s::text[])
+        -- A worker holds one suspect at a time: if it dies, there is one to blame.
+        and (not jobs.suspect or %(suspects)s)
       order by jobs.run_at, jobs.id
       limit %(n)s
       for update skip locked
     ) as due_jobs
-    where not exists (
-      select
-      from pgqueue.queues
-      where queues.name = lane.queue
-        and queues.paused
+    -- A scalar, not `not exists`: as a hash join that would lose the order of the lanes, and the
+    -- lowest priority starved (seen).
+    where not coalesce(
+      (
+        select queues.paused
+        from pgqueue.queues
+        where queues.name = lane.queue
+      ),
+      false
     )
     limit %(n)s
   ),
@@ -179,7 +240,8 @@ with
     where ctid = any(array(select tid from locked_jobs))
     returning
       id, task, queue, priority, state, payload, tenant, tags, unique_key, run_at, scheduled_at,
-      attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, headers
+      attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, headers,
+      expires_at, cancel_requested_at, crashes, suspect
   )
 select
   (select count(*) from locked_jobs) as locked,
@@ -187,7 +249,8 @@ select
   claimed_jobs.state, claimed_jobs.payload, claimed_jobs.tenant, claimed_jobs.tags,
   claimed_jobs.unique_key, claimed_jobs.run_at, claimed_jobs.scheduled_at, claimed_jobs.attempt,
   claimed_jobs.max_attempts, claimed_jobs.lease, claimed_jobs.worker_id, claimed_jobs.started_at,
-  claimed_jobs.created_at, claimed_jobs.timeout, claimed_jobs.headers
+  claimed_jobs.created_at, claimed_jobs.timeout, claimed_jobs.headers, claimed_jobs.expires_at,
+  claimed_jobs.cancel_requested_at, claimed_jobs.crashes, claimed_jobs.suspect
 from (values (true)) as always (one)
 left join claimed_jobs on true
 
@@ -230,12 +293,13 @@ with
     returning
       id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at, scheduled_at,
       attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, errors, progress,
-      headers, workflow_id, cancel_requested_at
+      headers, workflow_id, cancel_requested_at, expires_at, crashes, suspect
   )
 insert into pgqueue.finished_jobs (
   id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at, scheduled_at,
   attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, errors, progress,
-  headers, workflow_id, cancel_requested_at, state, result, finished_at
+  headers, workflow_id, cancel_requested_at, expires_at, crashes, suspect, state, result,
+  finished_at
 )
 select
   ended_jobs.id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at,
@@ -246,7 +310,7 @@ select
       case when jsonb_array_length(errors) >= 20 then errors - 0 else errors end
     ) || (endings.error::jsonb || jsonb_build_object('at', pgqueue.clock_now()))
   end,
-  progress, headers, workflow_id, cancel_requested_at,
+  progress, headers, workflow_id, cancel_requested_at, expires_at, crashes, suspect,
   endings.state,
   endings.result::jsonb,
   pgqueue.clock_now()
@@ -303,3 +367,18 @@ for update
 -- Makes partitions of finished_jobs that are missing; returns how many.
 -- name: make_partitions
 select pgqueue.make_partitions()
+
+-- Whether a job is live. One look at the small table while it is, the partitions after.
+-- name: find_live_state
+select state
+from pgqueue.jobs
+where id = %(id)s
+
+-- How a job ended; the bound on finished_at leaves older partitions out.
+-- name: find_ending
+select state, result, errors
+from pgqueue.finished_jobs
+where id = %(id)s
+  and finished_at >= %(created_at)s
+order by finished_at desc
+limit 1

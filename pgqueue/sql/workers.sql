@@ -130,6 +130,12 @@ set
     when held_jobs.waited then max_attempts
     else greatest(max_attempts, attempt + 1)
   end,
+  -- A worker holds one suspect at a time, so its death is charged to that one.
+  crashes = case
+    when suspect and not coalesce(held_jobs.waited, false) then crashes + 1
+    else crashes
+  end,
+  suspect = suspect or not coalesce(held_jobs.waited, false),
   errors = case
     when held_jobs.waited then errors
     else (
@@ -144,3 +150,10 @@ set
 from held_jobs
 where jobs.ctid = held_jobs.tid
 returning jobs.id
+
+-- A row comes back while a new version may be on its way: some worker has started lately.
+-- name: find_rollout
+select id
+from pgqueue.workers
+where started_at > pgqueue.clock() - %(seconds)s * interval '1 second'
+limit 1

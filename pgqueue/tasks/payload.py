@@ -22,6 +22,9 @@ from typing_extensions import TypedDict
 from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Job, Json, NotStorable, storable_json
 
+PAYLOAD_LIMIT = 1_000_000
+"""Bytes of JSON a payload may have; enqueue_v1 says the same. Store large things elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -47,7 +50,8 @@ class Signature:
             _check_storable(payload, valid)
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
-        except (PydanticSerializationError, NotStorable, UnicodeError) as error:
+        # ValueError: pydantic's word for an object that holds itself.
+        except (PydanticSerializationError, NotStorable, ValueError) as error:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
         return payload
 
@@ -143,7 +147,8 @@ def _adapter(task: str, taken: dict[str, Any], *, open_ended: bool) -> TypeAdapt
 
 def _check_storable(payload: Mapping[str, Json], valid: Mapping[str, Any]) -> None:
     # pydantic writes null for NaN and infinity, without a word.
-    if "null" in storable_json(payload) and _holds_non_finite(valid):
+    text = storable_json(payload, limit=PAYLOAD_LIMIT)
+    if "null" in text and _holds_non_finite(valid):
         raise NotStorable("holds NaN or infinity, which JSON does not know")
 
 

@@ -27,6 +27,8 @@ class Registry:
 
     def get(self, name: str) -> Task[Any]:
         """Raises TaskUnknown. Older spellings are understood: `run_window`, `SYNC_RSS`."""
+        if not isinstance(name, str):
+            raise TaskUnknown(str(name), self.names())
         task = self._tasks.get(name) or self._tasks.get(name.lower().replace("_", "-"))
         if task is None:
             raise TaskUnknown(name, self.names())

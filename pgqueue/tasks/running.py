@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from psycopg_pool import PoolTimeout
@@ -28,14 +28,26 @@ Proof = Callable[[datetime], Steps[bool]]
 """Given when the transaction began, proves the lease inside it; see engine.finish.prove_lease."""
 
 
+class Notebook(Protocol):
+    """Where a handler's notes go; worker/notepad.py is one."""
+
+    def progress(self, job_id: int, lease: int, percent: float, message: str) -> None: ...
+    def log(self, job_id: int, lease: int, message: str, level: str) -> None: ...
+
+
 class RunningJob:
     """One running try: its stop flag and its way to the database."""
 
-    def __init__(self, job_id: int, lease: int, pools: Pools, prove: Proof) -> None:
+    def __init__(
+        self, job_id: int, lease: int, pools: Pools, prove: Proof, notebook: Notebook
+    ) -> None:
         self.job_id = job_id
         self.lease = lease
         self.pools = pools
         self.prove = prove
+        self.notebook = notebook
+        self.cancel_requested = False
+        """True once somebody asked for this job to be cancelled."""
         self.database_lost = False
         """True once a connection that we gave to the handler broke: not the handler's fault."""
         self._stop = threading.Event()
@@ -48,8 +60,22 @@ class RunningJob:
         """Ask the handler to stop; a thread sees it in `job.cancelled`."""
         self._stop.set()
 
+    def check_told(self) -> None:
+        """Raise LeaseLost once the handler was told to stop: how its try ended stands already.
+
+        Without this a thread that stops at once could commit before that is written.
+        """
+        if self.cancelled:
+            raise LeaseLost(self.job_id, self.lease)
+
     def transaction(self) -> LeaseTransaction:
         return LeaseTransaction(self)
+
+    def progress(self, percent: float, message: str) -> None:
+        self.notebook.progress(self.job_id, self.lease, percent, message)
+
+    def log(self, message: str, level: str) -> None:
+        self.notebook.log(self.job_id, self.lease, message, level)
 
     @contextmanager
     def open(self) -> Iterator[tuple[psycopg.Connection[Any], datetime]]:
@@ -121,6 +147,7 @@ class LeaseTransaction:
         running = self._running
         with running.open() as (connection, began):
             yield connection
+            running.check_told()
             if not run(connection, running.prove(began)):
                 raise LeaseLost(running.job_id, running.lease)
 

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property, update_wrapper
 from typing import Any, Generic, Protocol, TypeVar
 
 from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Job, Json, NewJob, Retry
+from pgqueue.tasks.isolation import checked_isolation, checked_memory
 from pgqueue.tasks.names import checked_queue, checked_task
 from pgqueue.tasks.payload import Signature, signature_of
+from pgqueue.tasks.values import (
+    LONGEST_WAIT,
+    checked_delay,
+    checked_priority,
+    checked_span,
+    checked_tags,
+    checked_text,
+    checked_texts,
+    checked_time,
+    seconds_of,
+)
 
 R = TypeVar("R")
 
-LATEST = datetime(9000, 1, 1, tzinfo=UTC)
-LONGEST_DELAY = 100 * 366 * 86_400
-"""Seconds. Postgres goes on where Python's years end: a row with such a time would be written, and
-no worker could read it."""
 
-UNIQUE_KEY_LIMIT = 2_000
-"""Bytes of a unique key: an index entry holds 2,704."""
+UNIQUE_MODES = ("skip", "replace", "raise")
+UNIQUE_SCOPES = ("task", "queue", "tenant")
+
+TENANT_LIMIT = 200
+KEY_LIMIT = 2_000
+"""Bytes. The longest scope adds 521, enqueue_v1 takes 2,600, and an index entry holds 2,704."""
 
 
 class Sender(Protocol):
@@ -46,58 +57,46 @@ class Options:
     tenant: str | None = None
     tags: tuple[str, ...] = ()
     unique_key: str | None = None
+    unique_mode: str = "skip"
+    unique_for: float | timedelta | None = None
+    unique_scope: tuple[str, ...] = ()
+    unique_wait: float = 5.0
     timeout: float | None = None
+    expires_at: datetime | None = None
     connection: Any = None
 
     def __post_init__(self) -> None:
         checked_queue(self.queue)
-        if type(self.priority) is not int or self.priority not in range(10):
-            raise ConfigError(f"priority {self.priority!r} is not valid: 0 to 9, higher first")
-        self._check_times()
-        if self.timeout is not None and (not _is_seconds(self.timeout) or self.timeout == 0):
-            raise ConfigError(f"timeout {self.timeout!r} is not valid: more than 0 seconds")
-        for name, text in (("tenant", self.tenant), ("unique_key", self.unique_key)):
-            if text is not None:
-                _check_text(name, text)
-        if self.unique_key is not None and len(self.unique_key.encode()) > UNIQUE_KEY_LIMIT:
-            size = len(self.unique_key.encode())
-            raise ConfigError(f"unique_key has {size} bytes, and {UNIQUE_KEY_LIMIT} is the most")
-
-    def _check_times(self) -> None:
-        if not isinstance(self.run_at, datetime | None):
-            raise ConfigError(f"run_at {self.run_at!r} is not valid: use an aware datetime")
-        if self.run_at is not None and self.run_at.utcoffset() is None:
-            raise ConfigError(
-                f"run_at {self.run_at.isoformat()} has no time zone: use an aware datetime"
-            )
-        if self.run_at is not None and self.run_at > LATEST:
-            raise ConfigError(
-                f"run_at {self.run_at.isoformat()} is not valid: the year {LATEST.year} at most"
-            )
-        if not _is_seconds(self.delay_seconds):
-            raise ConfigError(f"delay {self.delay!r} is not valid: 0 seconds or more")
-        if self.delay_seconds > LONGEST_DELAY:
-            raise ConfigError(f"delay {self.delay!r} is not valid: 100 years at most")
-        if self.run_at is not None and self.delay_seconds:
+        checked_priority(self.priority)
+        checked_time("run_at", self.run_at)
+        checked_time("expires_at", self.expires_at)
+        if checked_delay(self.delay) and self.run_at is not None:
             raise ConfigError("run_at and delay exclude each other: give one of them")
+        checked_text("tenant", self.tenant, TENANT_LIMIT)
+        self._check_unique()
+        if self.timeout is not None:
+            checked_span("timeout", self.timeout)
+
+    def _check_unique(self) -> None:
+        if self.unique_mode not in UNIQUE_MODES:
+            raise ConfigError(
+                f"unique_mode {self.unique_mode!r} is not valid: {', '.join(UNIQUE_MODES)}"
+            )
+        unknown = [name for name in self.unique_scope if name not in UNIQUE_SCOPES]
+        if unknown:
+            raise ConfigError(
+                f"unique_scope {unknown[0]!r} is not valid: any of {', '.join(UNIQUE_SCOPES)}"
+            )
+        checked_text("unique_key", self.unique_key, KEY_LIMIT)
+        if self.unique_for is not None and self.unique_key is None:
+            raise ConfigError("unique_for needs a unique_key")
+        if self.unique_for is not None:
+            checked_span("unique_for", self.unique_for)
+        checked_span("unique_wait", self.unique_wait, LONGEST_WAIT)
 
     @property
     def delay_seconds(self) -> float:
-        return self.delay.total_seconds() if isinstance(self.delay, timedelta) else self.delay
-
-
-def _is_seconds(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
-
-
-def _check_text(name: str, text: Any) -> None:
-    """Raises ConfigError unless `text` is a string that Postgres can store."""
-    try:
-        storable = isinstance(text, str) and b"\x00" not in text.encode()
-    except UnicodeEncodeError:
-        storable = False
-    if not storable:
-        raise ConfigError(f"{name} {text!r} is not valid: text without NUL or lone surrogates")
+        return seconds_of(self.delay)
 
 
 _OPTION_NAMES = frozenset(Options.__dataclass_fields__)
@@ -110,18 +109,26 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
         known = ", ".join(sorted(_OPTION_NAMES))
         raise ConfigError(f"unknown option {unknown[0]!r}: the options are {known}")
     if "tags" in changes:
-        changes = {**changes, "tags": _tags(changes["tags"])}
+        changes = {**changes, "tags": checked_tags(changes["tags"])}
+    if isinstance(changes.get("unique_scope"), str):
+        changes = {**changes, "unique_scope": (changes["unique_scope"],)}
+    elif "unique_scope" in changes:
+        scope = checked_texts("unique_scope", changes["unique_scope"])
+        changes = {**changes, "unique_scope": scope}
+    if isinstance(changes.get("timeout"), timedelta):
+        changes = {**changes, "timeout": seconds_of(changes["timeout"])}
     return replace(options, **changes)
 
 
-def _tags(tags: Any) -> tuple[str, ...]:
-    is_list = isinstance(tags, Iterable) and not isinstance(tags, str)
-    tags = tuple(tags) if is_list else tags
-    if not is_list or not all(isinstance(tag, str) for tag in tags):
-        raise ConfigError(f"tags {tags!r} are not valid: a list of strings")
-    for tag in tags:
-        _check_text("tag", tag)
-    return tuple(tags)
+def scoped_key(task: str, options: Options) -> str | None:
+    """The unique key as it is stored: with its scope in front, so that one index serves all."""
+    if options.unique_key is None or not options.unique_scope:
+        return options.unique_key
+    values = {"task": task, "queue": options.queue, "tenant": options.tenant or ""}
+    scope = ",".join(
+        f"{name}={values[name]}" for name in UNIQUE_SCOPES if name in options.unique_scope
+    )
+    return f"{scope}|{options.unique_key}"
 
 
 def new_job(task: str, payload: Mapping[str, Json], options: Options, max_attempts: int) -> NewJob:
@@ -135,9 +142,13 @@ def new_job(task: str, payload: Mapping[str, Json], options: Options, max_attemp
         delay=options.delay_seconds,
         tenant=options.tenant,
         tags=options.tags,
-        unique_key=options.unique_key,
+        unique_key=scoped_key(task, options),
+        unique_mode=options.unique_mode,
+        unique_for=None if options.unique_for is None else seconds_of(options.unique_for),
+        unique_wait=options.unique_wait,
         max_attempts=max_attempts,
         timeout=options.timeout,
+        expires_at=options.expires_at,
     )
 
 
@@ -152,12 +163,18 @@ class Task(Generic[R]):
         sender: Sender,
         options: Options,
         retry: Retry,
+        isolation: str | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         self.name = checked_task(name)
+        if not isinstance(retry, Retry):
+            raise ConfigError(f"task {name!r}: retry {retry!r} is not valid: use Retry(attempts=…)")
         self.function = function
         self.options = options
         self.retry = retry
         self.is_async = inspect.iscoroutinefunction(function)
+        self.isolation = checked_isolation(name, function, isolation)
+        self.memory_limit = checked_memory(name, self.isolation, memory_limit)
         self._sender = sender
         update_wrapper(self, function)
 
@@ -170,7 +187,19 @@ class Task(Generic[R]):
     @cached_property
     def signature(self) -> Signature:
         """Read at first use: annotations may name what is defined further down."""
-        return signature_of(self.name, self.function)
+        signature = signature_of(self.name, self.function)
+        if self.isolation == "process" and signature.connection_parameter:
+            raise ConfigError(
+                f"task {self.name!r}: a connection cannot go into another process: "
+                'use job.transaction(), or leave isolation="process" out'
+            )
+        return signature
+
+    def checked_payload(self, payload: Any) -> Mapping[str, Any]:
+        """The payload, as given by somebody who knows only the name; raises PayloadInvalid."""
+        if not isinstance(payload, Mapping) or not all(isinstance(name, str) for name in payload):
+            raise PayloadInvalid(self.name, [("payload", "must be a mapping of argument names")])
+        return payload
 
     def using(self, **options: Any) -> Enqueuing:
         """This task with other options: queue, priority, run_at, delay, tenant, tags, …
@@ -242,4 +271,4 @@ class Enqueuing:
         if not isinstance(row, Mapping):
             message = f"{row!r} is no mapping: enqueue_many takes one of arguments per job"
             raise PayloadInvalid(self.task.name, [("rows", message)])
-        return row
+        return self.task.checked_payload(row)

@@ -35,6 +35,10 @@ class Hand:
         ids |= {outcome.job_id for outcome in (*self.ended, *self._writing)}
         return InHand(frozenset(self.leases_in_flight), frozenset(ids))
 
+    def holds_suspect(self) -> bool:
+        """Whether a job is in hand that was held by a worker that died."""
+        return any(job.suspect for job in (*self.waiting, *self.running.values()))
+
     def started_ids(self) -> list[int]:
         """The jobs whose handlers have started. Safe from another thread: one atomic copy."""
         return [job_id for job_id, _ in self.running.copy()]

@@ -21,6 +21,9 @@ from pgqueue.engine.rescue import beat
 from pgqueue.errors import PgQueueError
 from pgqueue.events import ConnectionLost, ConnectionRestored, DutyFailed, LoopStalled, emit
 
+GAP_BEATS = 2.5
+"""Beats in whose time none got through, until that is a gap and no mere delay."""
+
 STALLED_AFTER = 2.0
 """Seconds without a sign of the event loop that are told, at the least: a busy machine is no
 blocking handler."""
@@ -57,6 +60,8 @@ class Heart:
         self._fence_after = timeout - 2 * interval
         self._connection: psycopg.Connection[TupleRow] | None = None
         self._last_beat = time.monotonic()
+        self._last_try = self._last_beat
+        self._gap_ended: float | None = None
         self._lost_at: float | None = None
         self._fenced = False
         self._deciding = threading.Lock()
@@ -72,6 +77,28 @@ class Heart:
         if self._thread.is_alive():
             self._thread.join(timeout=2 * self._interval)
 
+    @property
+    def is_fenced(self) -> bool:
+        """Whether the worker's handlers were stopped because beats did not get through."""
+        return self._fenced
+
+    def silence(self) -> float:
+        """Seconds since the last beat that got through."""
+        return time.monotonic() - self._last_beat
+
+    def idleness(self) -> float:
+        """Seconds since the thread last began a beat: long when it hangs or has died."""
+        return time.monotonic() - self._last_try
+
+    def steadiness(self) -> float:
+        """Seconds since beats get through again after a gap of two or more; 0 while they do not.
+
+        Infinite without such a gap. Who could not reach the database cannot tell who else could.
+        """
+        if self.silence() > GAP_BEATS * self._interval:
+            return 0.0
+        return float("inf") if self._gap_ended is None else time.monotonic() - self._gap_ended
+
     def _run(self) -> None:
         while not self._stop.wait(self._interval):
             try:
@@ -84,7 +111,7 @@ class Heart:
 
     def beat_once(self) -> None:
         """One beat, and what follows when it did not get through."""
-        began = time.monotonic()
+        began = self._last_try = time.monotonic()
         try:
             alive = self._beat()
         except (psycopg.Error, PgQueueError) as error:
@@ -104,6 +131,8 @@ class Heart:
         return run(self._connection, steps)
 
     def _got_through(self, began: float) -> None:
+        if began - self._last_beat > GAP_BEATS * self._interval:
+            self._gap_ended = began
         # From the beat's start: the database stamped it no earlier than that.
         self._last_beat = began
         if self._lost_at is not None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.rows import TupleRow
 
-from pgqueue.db.pools import aconnect
+from pgqueue.db.pools import aconnect, is_direct
 from pgqueue.db.run import Steps, arun
 from pgqueue.errors import PgQueueError
 from pgqueue.events import ConnectionLost, ConnectionRestored, emit
@@ -50,6 +50,11 @@ class Link:
                 raise
             await self._lose(str(error))
             raise LinkDown(str(error)) from error
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the connection, once there is one, is a session of our own: no pooler."""
+        return self._connection is not None and is_direct(self._connection)
 
     async def connected(self) -> None:
         """Returns once there is a connection, however long that takes."""

@@ -13,24 +13,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-import psycopg
-
-from pgqueue.db.run import Batch, Rows, Statement, Steps
-from pgqueue.engine.claim import (
-    NO_SEQSCAN,
-    Claimed,
-    Lane,
-    claim_jobs,
-    claimed_of_rows,
-    find_lanes,
-    new_lease,
-)
-from pgqueue.engine.finish import Written, outcome_statements, written_of_rows
+from pgqueue.db.run import Rows, Statement, Steps
+from pgqueue.engine.cancel import find_cancel_marks
+from pgqueue.engine.claim import Claimed, find_lanes
+from pgqueue.engine.finish import Written
 from pgqueue.events import DutyFailed, JobsClaimed, LeasesLost, emit
-from pgqueue.job import Ended, Job, Outcome, Requeued, State, storable_json
+from pgqueue.job import Ended, Job, Outcome, Requeued, State
+from pgqueue.worker.exchange import Exchange, Order
 from pgqueue.worker.hand import Hand, Try
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
+from pgqueue.worker.notepad import Notepad
+from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner, Settled
 
 BATCH = 500
@@ -42,11 +36,8 @@ PREFETCH_SECONDS = 0.05
 KEEP_WAITING = 1.0
 """Seconds after which claimed jobs that found no free slot are given back to the fleet."""
 
-RETRIED = 3
-"""How often a round that lost a deadlock or a serialization race is tried again."""
-
-# A lost claim is only a job that runs later; what has ended is always durable.
-_ASYNC_COMMIT = Statement("set local synchronous_commit = off")
+ATTEND_EVERY = 0.4
+"""Seconds between looks after running jobs: their notes are written, cancel marks are seen."""
 
 
 class ClaimLoop:
@@ -58,6 +49,7 @@ class ClaimLoop:
         sql: Mapping[str, str],
         link: Link,
         runner: Runner,
+        notepad: Notepad,
         hand: Hand,
         lanes: LaneBook,
         tasks: Sequence[str],
@@ -69,10 +61,11 @@ class ClaimLoop:
         self._sql = sql
         self._link = link
         self._runner = runner
+        self._notepad = notepad
         self._hand = hand
         self._lanes = lanes
-        self._tasks = tasks
         self._worker_id = worker_id
+        self._exchange = Exchange(sql, link, hand, tasks, worker_id)
         self._concurrency = concurrency
         self._poll_interval = poll_interval
         self._on_lost_reply = on_lost_reply
@@ -82,6 +75,7 @@ class ClaimLoop:
         self._held_off = False
         self._has_more = False
         self._next_poll = 0.0
+        self._next_attend = 0.0
         self._pace = Pace(time.monotonic())
         self._took_at = 0.0
         self._found_nothing = False
@@ -157,7 +151,9 @@ class ClaimLoop:
             # One turn of the event loop, so that handlers get theirs between two full rounds.
             await asyncio.sleep(0)
             return
-        timeout = max(0.0, self._next_poll - time.monotonic()) if self._may_claim() else None
+        due = [self._next_poll] if self._may_claim() else []
+        due += [self._next_attend] if self._hand.running else []
+        timeout = max(0.0, min(due) - time.monotonic()) if due else None
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
         self._wake.clear()
@@ -169,6 +165,10 @@ class ClaimLoop:
         self._found_nothing = False
         if self._hand.waiting and now - self._took_at > KEEP_WAITING:
             self._give_up_waiting()
+            # It promised slots that did not come: what is given back would be fetched again.
+            self._pace = Pace(now)
+        if self._hand.running and now >= self._next_attend:
+            await self._attend(now)
         if self._may_claim() and now >= self._next_poll:
             await self._look_for_lanes(now)
         room = self._room() if self._may_claim() and self._has_more else 0
@@ -183,11 +183,15 @@ class ClaimLoop:
         began = time.monotonic()
         sweep = self._lanes.is_sweep_due(began)
         lanes = self._lanes.order(sweep=sweep) if room > 0 else []
+        order = Order(lanes, room, suspects=not self._hand.holds_suspect())
         outcomes = self._hand.take_ended(BATCH)
+        # The notes of an ended job have to be there before its row goes.
+        notes = self._notepad.take() if outcomes and self._notepad else []
         try:
-            claimed, written = await self._exchange(outcomes, lanes, room)
+            claimed, written = await self._exchange.write_and_claim(outcomes, notes, order)
         except BaseException:
             self._hand.give_back(outcomes)
+            self._notepad.give_back(notes)
             raise
         self._hand.written()
         self._count(outcomes, written)
@@ -199,6 +203,24 @@ class ClaimLoop:
         self._found_nothing = sweep and not claimed.locked
         self._take(claimed)
 
+    async def _attend(self, now: float) -> None:
+        """Write what running handlers have said, and stop those that somebody wants stopped."""
+        self._next_attend = now + ATTEND_EVERY
+        running = list(self._hand.running.values())
+        marks = await self._link.execute(_one(find_cancel_marks(self._sql, running)))
+        marked = {job_id for (job_id,) in marks}
+        for job in running:
+            key = (job.id, job.lease)
+            if job.id in marked and key in self._handlers:
+                self._runner.cancel(key)
+                self._handlers[key].cancel()
+        if notes := self._notepad.take():
+            try:
+                await self._exchange.write_and_claim((), notes, Order())
+            except BaseException:
+                self._notepad.give_back(notes)
+                raise
+
     async def _look_for_lanes(self, now: float) -> None:
         self._lanes.found(await self._link.execute(find_lanes(self._sql)))
         # The walk over the lanes passes dead entries, too: it may take 5 % of the time.
@@ -207,72 +229,6 @@ class ClaimLoop:
         self._next_poll = now + wait * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
         self._has_more = len(self._lanes) > 0
         self._found_nothing = not self._has_more
-
-    async def _exchange(
-        self, outcomes: Sequence[Outcome], lanes: Sequence[Lane], room: int
-    ) -> tuple[Claimed, Written]:
-        """Write outcomes and claim, in one transaction; apart where one of them is poison."""
-        for attempt in range(1, RETRIED + 1):
-            try:
-                return await self._attempt(outcomes, lanes, room)
-            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
-                if attempt == RETRIED:
-                    raise
-            except psycopg.Error as error:
-                if isinstance(error, psycopg.errors.CheckViolation) and attempt == 1:
-                    # No partition for today, so nothing could be finished: make it, try again.
-                    await self._link.execute(_one(Statement(self._sql["make_partitions"])))
-                    continue
-                if not outcomes or not _is_poison(error):
-                    raise
-                written = await self._write_apart(outcomes)
-                claimed, _ = await self._attempt((), lanes, room)
-                return claimed, written
-        return await self._attempt(outcomes, lanes, room)
-
-    async def _attempt(
-        self, outcomes: Sequence[Outcome], lanes: Sequence[Lane], room: int
-    ) -> tuple[Claimed, Written]:
-        lease = new_lease()
-        before = [NO_SEQSCAN] if outcomes else [NO_SEQSCAN, _ASYNC_COMMIT]
-        writes = outcome_statements(self._sql, outcomes)
-        claims = [self._claim(lanes, lease, room)] if lanes else []
-        self._hand.leases_in_flight.add(lease)
-        try:
-            replies = await self._link.execute(_batch([*before, *writes, *claims]))
-        finally:
-            self._hand.leases_in_flight.discard(lease)
-        first, last = len(before), len(before) + len(writes)
-        written = written_of_rows(outcomes, replies[first:last])
-        return claimed_of_rows(lease, replies[-1] if lanes else []), written
-
-    def _claim(self, lanes: Sequence[Lane], lease: int, room: int) -> Statement:
-        worker_id = self._worker_id()
-        return claim_jobs(
-            self._sql, lanes, self._tasks, worker_id=worker_id, lease=lease, limit=room
-        )
-
-    async def _write_apart(self, outcomes: Sequence[Outcome]) -> Written:
-        """Write a batch that Postgres refuses, split down to the culprit, which fails instead."""
-        try:
-            _, written = await self._attempt(outcomes, (), 0)
-        except psycopg.Error as error:
-            if not _is_poison(error):
-                raise
-            if len(outcomes) == 1:
-                return await self._write_refused(outcomes[0], error)
-            half = len(outcomes) // 2
-            first = await self._write_apart(outcomes[:half])
-            second = await self._write_apart(outcomes[half:])
-            return Written(first.applied | second.applied, first.lost + second.lost)
-        return written
-
-    async def _write_refused(self, outcome: Outcome, error: Exception) -> Written:
-        message = str(error).splitlines()[0]
-        plain = storable_json({"reason": "bad-result", "message": message.replace("\x00", "")})
-        failed = Ended(outcome.job_id, outcome.lease, State.FAILED, error=plain)
-        _, written = await self._attempt([failed], (), 0)
-        return written
 
     # -- jobs in hand ----------------------------------------------------------
 
@@ -292,7 +248,12 @@ class ClaimLoop:
         worker_id = self._worker_id()
         emit(JobsClaimed(worker_id, tuple(job.id for job in claimed.jobs), claimed.lease))
         order = sorted(claimed.jobs, key=lambda job: (-job.priority, job.run_at, job.id))
-        self._hand.waiting.extend(order)
+        first_suspect = next((job for job in order if job.suspect), None)
+        for job in order:
+            if job.suspect and job is not first_suspect:
+                self._hand.ended.append(_handed_back(job))
+            else:
+                self._hand.waiting.append(job)
         if not self._may_claim():
             self._give_up_waiting()
         self._start_waiting()
@@ -337,39 +298,6 @@ class ClaimLoop:
             emit(LeasesLost(self._worker_id(), ids))
 
 
-class Pace:
-    """Jobs ended per second, smoothed over about a second; falls when nothing ends."""
-
-    def __init__(self, now: float) -> None:
-        self._per_second = 0.0
-        self._since = now
-        self._ended = 0
-
-    def count(self, now: float) -> None:
-        self._ended += 1
-        self._roll(now, 0.05)
-
-    def per_second(self, now: float) -> float:
-        self._roll(now, 0.25)
-        return self._per_second
-
-    def _roll(self, now: float, at_least: float) -> None:
-        elapsed = now - self._since
-        if elapsed < at_least:
-            return
-        self._per_second += min(1.0, elapsed) * (self._ended / elapsed - self._per_second)
-        self._since, self._ended = now, 0
-
-
-def _is_poison(error: psycopg.Error) -> bool:
-    """Whether a value in the batch is to blame (data, integrity, a limit of the program).
-
-    A full disk or a read-only standby is nobody's fault: the batch is kept and tried again.
-    """
-    # What the driver itself refuses has no sqlstate.
-    return isinstance(error, psycopg.DataError) or (error.sqlstate or "")[:2] in {"23", "54"}
-
-
 def _settled(job: Job, handler: asyncio.Task[Settled | None]) -> Settled | None:
     if handler.cancelled():  # before its first step
         return Settled(_handed_back(job))
@@ -383,11 +311,6 @@ def _settled(job: Job, handler: asyncio.Task[Settled | None]) -> Settled | None:
 
 def _handed_back(job: Job) -> Requeued:
     return Requeued(job.id, job.lease or 0, uncounted=1)
-
-
-def _batch(statements: list[Statement]) -> Steps[list[Rows]]:
-    replies: list[Rows] = yield Batch(tuple(statements))
-    return replies
 
 
 def _one(statement: Statement) -> Steps[Rows]:

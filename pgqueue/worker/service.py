@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -13,11 +14,10 @@ from dataclasses import dataclass
 from random import random
 
 from pgqueue.db.pools import Pools, connect
-from pgqueue.db.run import Statement, Steps, run
+from pgqueue.db.run import Rows, Statement, Steps, run
 from pgqueue.db.version import check_version
-from pgqueue.engine.rescue import forget_worker, hand_back_strays, register_worker, rescue_jobs
+from pgqueue.engine.rescue import forget_worker, hand_back_strays, register_worker
 from pgqueue.events import (
-    JobsRescued,
     StraysHandedBack,
     WorkerFenced,
     WorkerStarted,
@@ -29,13 +29,20 @@ from pgqueue.schedule.store import Schedule, put_schedule
 from pgqueue.schedule.tick import tick
 from pgqueue.settings import Settings, described_target
 from pgqueue.tasks.registry import Registry
+from pgqueue.worker.chores import HOLD, Chores, worker_chores
+from pgqueue.worker.endings import Endings
 from pgqueue.worker.hand import Hand
-from pgqueue.worker.heart import Heart
+from pgqueue.worker.health import HealthServer
+from pgqueue.worker.heart import GAP_BEATS, Heart
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.loop import ClaimLoop
+from pgqueue.worker.notepad import Notepad
+from pgqueue.worker.processes import Processes
+from pgqueue.worker.rollout import Rollout
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.shutdown import on_signals
+from pgqueue.worker.statistics import Done, StatsLine
 from pgqueue.worker.upkeep import Duty, Upkeep
 
 ALL_QUEUES = ("*",)
@@ -55,6 +62,8 @@ class WorkerOptions:
     shutdown_timeout: float | None = None
     burst: bool = False
     version: str = ""
+    health_host: str = "127.0.0.1"
+    health_port: int | None = None
 
 
 class Worker:
@@ -68,6 +77,7 @@ class Worker:
         pools: Pools,
         sql: Mapping[str, str],
         conninfo: Callable[[], str],
+        redact: Callable[[str], str],
         schedules: Sequence[Schedule],
         ticks: bool,
         options: WorkerOptions,
@@ -84,15 +94,21 @@ class Worker:
         self._hand = Hand()
         self._pools = pools
         self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="pgqueue-job")
+        self._notepad = Notepad()
+        self._processes = Processes(conninfo, settings.schema_name, self._notepad)
         self._runner = Runner(
-            tasks,
-            pools,
-            sql,
-            self._threads,
+            tasks=tasks,
+            pools=pools,
+            sql=sql,
+            threads=self._threads,
+            notepad=self._notepad,
+            processes=self._processes,
+            endings=Endings(redact, Rollout(sql, pools).is_on),
             on_no_partition=lambda: self._upkeep.hurry("partitions"),
         )
         self._claim_link = Link("claims", conninfo)
         self._upkeep_link = Link("upkeep", conninfo)
+        self._health: HealthServer | None = None
         self._claims = self._new_claim_loop()
         self._loop_seen = time.monotonic()
         self._stopping = ""
@@ -113,8 +129,16 @@ class Worker:
         self._event_loop = asyncio.get_running_loop()
         self._check_tasks()
         self._pools.resize(self._concurrency + 1)
-        await asyncio.to_thread(self._enter)
-        self._upkeep = Upkeep(self._duties(), self._upkeep_link.connected)
+        if self._options.health_port is not None:
+            self._health = HealthServer(self, self._options.health_host, self._options.health_port)
+        try:
+            await asyncio.to_thread(self._enter)
+            await self._live()
+        finally:
+            if self._health is not None:
+                self._health.stop()
+
+    async def _live(self) -> None:
         self._heart = Heart(
             self,
             self._sql,
@@ -122,8 +146,12 @@ class Worker:
             interval=self._settings.beat_every,
             timeout=self._settings.heartbeat_timeout,
         )
+        self._chores = self._new_chores()
+        self._upkeep = Upkeep(self._duties(), self._upkeep_link.connected)
         undo_signals = on_signals(self.stop)
         self._heart.start()
+        if self._health is not None:
+            self._health.start()
         self._announce()
         try:
             await self._work()
@@ -136,6 +164,7 @@ class Worker:
         if self._stopping:
             return
         self._stopping = reason
+        self._processes.stopping = True
         emit(WorkerStopping(self._id, reason, len(self._hand.running)))
         self._claims.stop_claiming()
 
@@ -152,6 +181,7 @@ class Worker:
             await asyncio.wait([upkeep], timeout=CANCEL_GRACE)
             if not upkeep.done():
                 await self._upkeep_link.close()
+            await self._chores.close()
             for task in (upkeep, *background):
                 task.cancel()
             await asyncio.gather(upkeep, *background, return_exceptions=True)
@@ -187,6 +217,8 @@ class Worker:
     def _check_tasks(self) -> None:
         for task in self._tasks:
             _ = task.signature  # raises ConfigError now, not at the first job
+            if task.isolation == "process":
+                self._processes.check(task)
 
     def _enter(self) -> None:
         with connect(self._conninfo()) as connection:
@@ -214,12 +246,14 @@ class Worker:
                 concurrency=self._concurrency,
                 tasks=tuple(self._tasks.names()),
                 database=described_target(self._conninfo()),
+                health=self._health.url if self._health else None,
             )
         )
 
     async def _leave(self) -> None:
         await asyncio.to_thread(self._heart.stop)
         self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._processes.close()
         # Where the database is away, others forget this worker when its heartbeat is old.
         with suppress(TimeoutError, LinkDown):
             async with asyncio.timeout(CANCEL_GRACE):
@@ -235,6 +269,7 @@ class Worker:
             sql=self._sql,
             link=self._claim_link,
             runner=self._runner,
+            notepad=self._notepad,
             hand=self._hand,
             lanes=LaneBook(self._options.queues, random),
             tasks=self._tasks.names(),
@@ -249,21 +284,45 @@ class Worker:
     def _duties(self) -> list[Duty]:
         settings = self._settings
         duties = [
-            Duty("rescue", settings.beat_every, self._rescue),
+            Duty("chores", settings.beat_every, self._chores.turn),
             Duty("strays", RECONCILE_EVERY, self._hand_back_strays),
-            Duty("partitions", PARTITIONS_EVERY, self._make_partitions),
         ]
+        # The hourly chore makes them ahead; this one is for a handler that met a missing day.
+        duties.append(Duty("partitions", PARTITIONS_EVERY, self._make_partitions, due=math.inf))
         if self._ticks:
             duties.append(Duty("tick", settings.poll_interval, self._tick))
+        if every := settings.stats_interval:
+            line = StatsLine(self._sql, self._upkeep_link, self.worker_id, self._done)
+            duties.append(Duty("statistics", every, line.tell, due=time.monotonic() + every))
         return duties
 
-    async def _rescue(self) -> None:
-        steps = rescue_jobs(self._sql, self._settings.heartbeat_timeout)
-        rescued = await self._upkeep_link.execute(steps)
-        for one in rescued:
-            emit(JobsRescued(one.worker_id, one.job_ids))
-        if rescued:
-            self._claims.wake()
+    def _new_chores(self) -> Chores:
+        timeout = self._settings.heartbeat_timeout
+        chores = worker_chores(
+            self._sql,
+            heartbeat_timeout=timeout,
+            beat_every=self._settings.beat_every,
+            # While we could not reach the database, others could not either, perhaps: they get
+            # the time to beat again.
+            may_rescue=lambda: self._heart.steadiness() >= timeout,
+            wake=self._claims.wake,
+        )
+        return Chores(
+            chores,
+            sql=self._sql,
+            link=self._upkeep_link,
+            conninfo=self._conninfo,
+            worker_id=self.worker_id,
+            hold=min(HOLD, timeout),
+            look_every=self._settings.beat_every,
+        )
+
+    async def _make_partitions(self) -> None:
+        await self._upkeep_link.execute(_one(Statement(self._sql["make_partitions"])))
+
+    def _done(self) -> Done:
+        claims = self._claims
+        return Done(claims.completed, claims.failed, claims.handed_back, len(self._hand.running))
 
     async def _hand_back_strays(self) -> None:
         lost_replies = self._claims.lost_replies
@@ -274,9 +333,6 @@ class Worker:
         else:
             self._claims.reconciled(lost_replies)
         self._claims.wake()
-
-    async def _make_partitions(self) -> None:
-        await self._upkeep_link.execute(_one(Statement(self._sql["make_partitions"])))
 
     async def _tick(self) -> None:
         ticked = await self._upkeep_link.execute(tick(self._sql))
@@ -294,6 +350,25 @@ class Worker:
     def loop_silence(self) -> float:
         return time.monotonic() - self._loop_seen
 
+    # -- Vitals: what the health endpoint asks, from its threads ---------------------
+
+    def heart_idleness(self) -> float:
+        return self._heart.idleness()
+
+    def beat_silence(self) -> float:
+        return self._heart.silence()
+
+    def beat_limit(self) -> float:
+        return GAP_BEATS * self._settings.beat_every
+
+    def is_fenced(self) -> bool:
+        return self._heart.is_fenced
+
+    def stop_reason(self) -> str:
+        return self._stopping
+
+    # -- Body, again: what follows from its beats ------------------------------------
+
     def fence(self, silent_seconds: float) -> None:
         emit(WorkerFenced(self._id, silent_seconds, len(self._hand.running)))
         self._event_loop.call_soon_threadsafe(self._claims.hold_off)
@@ -310,6 +385,6 @@ class Worker:
         self._event_loop.call_soon_threadsafe(self._claims.resume)
 
 
-def _one(statement: Statement) -> Steps[object]:
-    rows = yield statement
+def _one(statement: Statement) -> Steps[Rows]:
+    rows: Rows = yield statement
     return rows

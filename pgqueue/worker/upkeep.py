@@ -1,6 +1,6 @@
-"""The duties of a worker beside its jobs: rescue, strays, partitions, the scheduler's tick.
+"""The duties of a worker beside its jobs: its strays, the fleet's chores, the scheduler's tick.
 
-Any number of workers do them at once: each statement is safe to run twice.
+Any number of workers do them at once: a chore is taken by one, the rest is safe to do twice.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ LONGEST_REST = 60.0
 
 @dataclass(slots=True)
 class Duty:
-    """Something done every `every` seconds, and at once when `hurry` is called."""
+    """Something done every `every` seconds, and at once when `hurry` is called.
+
+    Work that knows better returns the seconds until it wants to be done again.
+    """
 
     name: str
     every: float
-    work: Callable[[], Awaitable[None]]
+    work: Callable[[], Awaitable[float | None]]
     due: float = field(default=0.0)
 
     def hurry(self) -> None:
@@ -76,19 +79,24 @@ class Upkeep:
             # Set before the work, so that a `hurry` meanwhile is not forgotten.
             duty.due = math.inf
             wait = await self._paced(duty)
-            wait *= random.uniform(0.9, 1.0)  # noqa: S311 - jitter
             duty.due = min(duty.due, time.monotonic() + wait)
 
     async def _paced(self, duty: Duty) -> float:
         """Do it; returns the seconds until its next turn."""
         began = time.monotonic()
         try:
-            await duty.work()
+            wait = await duty.work()
         except LinkDown as error:
             emit(DutyFailed(duty.name, f"connection lost: {error}"))
-            return min(duty.every, AFTER_FAILURE)
+            return _jittered(min(duty.every, AFTER_FAILURE))
         except Exception as error:  # noqa: BLE001 - told, and the other duties go on
             emit(DutyFailed(duty.name, f"{type(error).__name__}: {error}"))
-            return min(duty.every, AFTER_FAILURE)
+            return _jittered(min(duty.every, AFTER_FAILURE))
+        if wait is not None:
+            return wait
         # Its own cost sets the pace, too: a duty takes at most 5 % of the time.
-        return max(duty.every, min(LONGEST_REST, 20 * (time.monotonic() - began)))
+        return _jittered(max(duty.every, min(LONGEST_REST, 20 * (time.monotonic() - began))))
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(0.9, 1.0)  # noqa: S311 - no secret

@@ -15,7 +15,12 @@ from proving import rows, states, until, value
 
 HELD_BY = (
     "select count(*) from pgqueue.jobs join pgqueue.workers on workers.id = jobs.worker_id "
-    "where workers.pid = %s"
+    "where workers.pid = %s and not jobs.suspect"
+)
+
+SUCCESSORS = (
+    "select count(*), count(distinct worker_id) from pgqueue.jobs "
+    "where state = 'running' and worker_id <> %s"
 )
 
 
@@ -44,8 +49,10 @@ def _run(trial: Trial, database: str, processes: Processes, environment: dict[st
         assert time.monotonic() - began < trial.patience, states(database)
         for place, worker in enumerate(workers):
             assert worker.poll() is None, f"a worker left by itself\n{processes.said[-3000:]}"
-            is_next = time.monotonic() >= next_kill and place == rand.randrange(4)
+            is_due = time.monotonic() >= next_kill and kills < 3 * trial.kills
+            is_next = is_due and place == rand.randrange(4)
             # On a busy machine a worker takes seconds to begin: to kill that one proves nothing.
+            # Who kills every worker of the last jobs has them put into quarantine.
             if is_next and value(database, HELD_BY, [worker.pid]) > 0:
                 worker.kill()
                 worker.communicate()
@@ -100,15 +107,17 @@ def test_what_a_killed_worker_held_is_due_again_for_others(
         assert worker.poll() is None
         time.sleep(0.02)
     worker.kill()
-    other = processes.pgq(effects, "worker", **QUICK)
+    # A worker runs one job at a time of those that may have killed theirs: one worker for each.
+    # One claim may take all three; all but one of them are given back at once.
+    others = [processes.pgq(effects, "worker", **QUICK) for _ in range(3)]
     dead = value(effects, "select min(worker_id) from pgqueue.jobs")
-    while rows(effects, "select id from pgqueue.jobs where worker_id = %s", [dead]):
-        assert other.poll() is None
+    while rows(effects, SUCCESSORS, [dead]) != [(3, 3)]:
+        assert {other.poll() for other in others} == {None}
         time.sleep(0.02)
-    while states(effects) != {"running": 3}:
-        assert other.poll() is None
-        time.sleep(0.02)
-    assert rows(effects, "select distinct attempt, max_attempts from pgqueue.jobs") == [(2, 2)]
+    # The lost try is given back on top: it was the worker's fault. A worker that is too slow to
+    # beat on a busy machine loses its job, too, so there may have been more than one.
+    tries = rows(effects, "select attempt, max_attempts from pgqueue.jobs")
+    assert all(attempt == allowed >= 2 for attempt, allowed in tries), tries
 
 
 def _sleep(seconds: float) -> None: ...

@@ -18,6 +18,7 @@ ADD = ("schedule", "add", "x", "--cron", "* * * * *", "--task", "add", "--payloa
 ENQUEUE = ("enqueue", "add", '{"a": 1}')
 NEED_TABLES = [ENQUEUE, ("schedule", "tick"), ("schedule", "list"), ADD]
 
+NO_DELAY = "is not valid: 0 seconds or more, 100 years at most"
 NO_TIME = "is not a time: use ISO 8601 with zone, 2030-01-31T08:00:00+01:00"
 NO_QUEUE = "is not valid: 1 to 100 letters, digits and the signs _ . : -"
 NO_ZONE = "is not known: use an IANA name such as 'Europe/Bratislava' or 'UTC'"
@@ -86,15 +87,15 @@ WRONG = {
         (*ENQUEUE, "--priority", "-1"),
         "priority -1 is not valid: 0 to 9, higher first",
     ),
-    "a negative delay": ((*ENQUEUE, "--delay", "-1"), "delay -1.0 is not valid: 0 seconds or more"),
-    "an endless delay": ((*ENQUEUE, "--delay", "inf"), "delay inf is not valid: 0 seconds or more"),
+    "a negative delay": ((*ENQUEUE, "--delay", "-1"), f"delay -1.0 {NO_DELAY}"),
+    "an endless delay": ((*ENQUEUE, "--delay", "inf"), f"delay inf {NO_DELAY}"),
     "a delay past the end of time": (
         (*ENQUEUE, "--delay", "3e11"),
-        "delay 300000000000.0 is not valid: 100 years at most",
+        f"delay 300000000000.0 {NO_DELAY}",
     ),
     "a time that Python cannot read back": (
         (*ENQUEUE, "--run-at", "9999-12-31T23:59:59-12:00"),
-        "run_at 9999-12-31T23:59:59-12:00 is not valid: the year 9000 at most",
+        "run_at 9999-12-31T23:59:59-12:00 is not valid: from the year 1970 to 9998",
     ),
     "a time in words": ((*ENQUEUE, "--run-at", "tomorrow"), f"--run-at 'tomorrow' {NO_TIME}"),
     "a time without a zone": (

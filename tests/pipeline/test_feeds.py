@@ -256,3 +256,9 @@ def test_a_json_feed_with_wrong_types_is_read_or_refused(parts: dict[str, object
         parse(json_feed(**parts), url=URL)
     except FeedError as error:
         assert error.reason.startswith("not a feed: JSON")  # noqa: PT017 - either way is right
+
+
+def test_a_language_is_storable_too() -> None:
+    items = [{"id": "1", "language": "\x00sk"}, {"id": "2"}]
+    feed = parse(json_feed(language="\x00en", items=items), url=URL)
+    assert [entry.lang and entry.lang.strip() for entry in feed.entries] == ["sk", "en"]

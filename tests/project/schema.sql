@@ -120,6 +120,255 @@ CREATE FUNCTION pgqueue.clock_now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$select clock_timestamp()$$;
 
+CREATE FUNCTION pgqueue.enqueue(task text, payload jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 5, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, tenant text DEFAULT NULL::text, tags text[] DEFAULT '{}'::text[], unique_key text DEFAULT NULL::text, unique_mode text DEFAULT 'skip'::text, unique_for interval DEFAULT NULL::interval, max_attempts integer DEFAULT 1, timeout double precision DEFAULT NULL::double precision, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, headers jsonb DEFAULT '{}'::jsonb) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+    select job_id
+    from "pgqueue".enqueue_v1(
+      task, payload, queue, priority, run_at, delay, tenant, tags, unique_key, unique_mode,
+      unique_for, max_attempts, timeout, expires_at, headers
+    )
+$$;
+
+CREATE FUNCTION pgqueue.enqueue_v1(task text, payload jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 5, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, tenant text DEFAULT NULL::text, tags text[] DEFAULT '{}'::text[], unique_key text DEFAULT NULL::text, unique_mode text DEFAULT 'skip'::text, unique_for interval DEFAULT NULL::interval, max_attempts integer DEFAULT 1, timeout double precision DEFAULT NULL::double precision, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, headers jsonb DEFAULT '{}'::jsonb, unique_wait interval DEFAULT '00:00:05'::interval) RETURNS TABLE(job_id bigint, is_new boolean)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $_$
+#variable_conflict use_column
+declare
+  -- Beyond, a time cannot be read back in every zone: one such job would stop whoever claims it.
+  earliest constant timestamptz := '1970-01-01 00:00:00+00';
+  latest constant timestamptz := '9998-12-31 00:00:00+00';
+  due timestamptz;
+  new_id bigint;
+  holder_id bigint;
+  holder_state text;
+  waiting_limit integer;
+  previous_wait text := current_setting('lock_timeout');
+begin
+  if enqueue_v1.task is null or enqueue_v1.task !~ '^[A-Za-z0-9_.:-]{1,200}$' then
+    raise exception 'task name % is not valid: 1 to 200 letters, digits and the signs _ . : -',
+      coalesce(quote_literal(enqueue_v1.task), 'null') using errcode = '22023';
+  end if;
+  if enqueue_v1.queue is null or enqueue_v1.queue !~ '^[A-Za-z0-9_.:-]{1,100}$' then
+    raise exception 'queue name % is not valid: 1 to 100 letters, digits and the signs _ . : -',
+      coalesce(quote_literal(enqueue_v1.queue), 'null') using errcode = '22023';
+  end if;
+  if enqueue_v1.priority is null or enqueue_v1.priority not between 0 and 9 then
+    raise exception 'priority % is not valid: 0 to 9, higher first',
+      coalesce(enqueue_v1.priority::text, 'null') using errcode = '22023';
+  end if;
+  if enqueue_v1.payload is null or jsonb_typeof(enqueue_v1.payload) <> 'object' then
+    raise exception 'payload must be a JSON object' using errcode = '22023';
+  end if;
+  if octet_length(enqueue_v1.payload::text) > 1000000 then
+    raise exception 'payload has % bytes, and 1000000 is the most',
+      octet_length(enqueue_v1.payload::text) using errcode = '22023';
+  end if;
+  if enqueue_v1.run_at is not null and enqueue_v1.delay is not null then
+    raise exception 'run_at and delay exclude each other: give one of them' using errcode = '22023';
+  end if;
+  if enqueue_v1.delay not between interval '0' and interval '100 years' then
+    raise exception 'delay % is not valid: 0 seconds or more, 100 years at most', enqueue_v1.delay
+      using errcode = '22023';
+  end if;
+  if enqueue_v1.run_at not between earliest and latest then
+    raise exception 'run_at % is not valid: from the year 1970 to 9998', enqueue_v1.run_at
+      using errcode = '22023';
+  end if;
+  if enqueue_v1.expires_at not between earliest and latest then
+    raise exception 'expires_at % is not valid: from the year 1970 to 9998', enqueue_v1.expires_at
+      using errcode = '22023';
+  end if;
+  if octet_length(enqueue_v1.tenant) not between 1 and 200 then
+    raise exception 'tenant is not valid: 1 to 200 bytes' using errcode = '22023';
+  end if;
+  if enqueue_v1.tags is null or array_position(enqueue_v1.tags, null) is not null then
+    raise exception 'tags must be an array without null' using errcode = '22023';
+  end if;
+  if enqueue_v1.headers is null or jsonb_typeof(enqueue_v1.headers) <> 'object' then
+    raise exception 'headers must be a JSON object' using errcode = '22023';
+  end if;
+  if enqueue_v1.max_attempts is null or enqueue_v1.max_attempts < 1 then
+    raise exception 'max_attempts is not valid: 1 or more' using errcode = '22023';
+  end if;
+  -- NaN counts as greater than every number here.
+  if enqueue_v1.timeout <= 0 or enqueue_v1.timeout > 3162240000 then
+    raise exception 'timeout % is not valid: more than 0 seconds, 100 years at most',
+      enqueue_v1.timeout
+      using errcode = '22023';
+  end if;
+  if enqueue_v1.unique_mode is null or enqueue_v1.unique_mode not in ('skip', 'replace', 'raise') then
+    raise exception 'unique_mode % is not valid: skip, replace, raise',
+      coalesce(quote_literal(enqueue_v1.unique_mode), 'null') using errcode = '22023';
+  end if;
+  if enqueue_v1.unique_for is not null and enqueue_v1.unique_key is null then
+    raise exception 'unique_for needs a unique_key' using errcode = '22023';
+  end if;
+  -- A longer one does not fit into its index.
+  if octet_length(enqueue_v1.unique_key) not between 1 and 2600 then
+    raise exception 'unique_key is not valid: 1 to 2600 bytes' using errcode = '22023';
+  end if;
+  if enqueue_v1.unique_for <= interval '0' or enqueue_v1.unique_for > interval '100 years' then
+    raise exception 'unique_for % is not valid: more than 0 seconds, 100 years at most',
+      enqueue_v1.unique_for using errcode = '22023';
+  end if;
+  -- As a lock_timeout, 0 would mean for ever.
+  if enqueue_v1.unique_wait is null
+    or enqueue_v1.unique_wait < interval '1 millisecond'
+    or enqueue_v1.unique_wait > interval '1 day'
+  then
+    raise exception 'unique_wait % is not valid: more than 0 seconds, 86400 at most',
+      coalesce(enqueue_v1.unique_wait::text, 'null') using errcode = '22023';
+  end if;
+  due := coalesce(
+    enqueue_v1.run_at,
+    "pgqueue".clock_now() + coalesce(enqueue_v1.delay, interval '0')
+  );
+
+  if enqueue_v1.tenant is not null then
+    select max_waiting
+    into waiting_limit
+    from "pgqueue".quotas
+    where quotas.tenant in (enqueue_v1.tenant, '*')
+    order by quotas.tenant = '*'
+    limit 1;
+    -- Approximate on purpose: it counts at most one row more than it allows and locks nothing.
+    if waiting_limit is not null and (
+      select count(*)
+      from (
+        select
+        from "pgqueue".jobs
+        where jobs.tenant = enqueue_v1.tenant
+          and jobs.state <> 'running'
+        limit waiting_limit
+      ) as waiting
+    ) >= waiting_limit then
+      raise exception 'tenant % already has % jobs waiting, and % is its quota',
+        quote_literal(enqueue_v1.tenant), waiting_limit, waiting_limit using errcode = 'PQ001';
+    end if;
+  end if;
+
+  new_id := nextval(pg_get_serial_sequence('"pgqueue".jobs', 'id'));
+  if enqueue_v1.unique_key is null then
+    insert into "pgqueue".jobs (
+      id, task, queue, payload, priority, run_at, scheduled_at, tenant, tags, max_attempts,
+      timeout, expires_at, headers
+    )
+    values (
+      new_id, enqueue_v1.task, enqueue_v1.queue, enqueue_v1.payload, enqueue_v1.priority,
+      greatest(due, "pgqueue".clock_now()), due, enqueue_v1.tenant, enqueue_v1.tags,
+      enqueue_v1.max_attempts, enqueue_v1.timeout, enqueue_v1.expires_at, enqueue_v1.headers
+    );
+    return query select new_id, true;
+    return;
+  end if;
+
+  perform set_config(
+    'lock_timeout',
+    (extract(epoch from enqueue_v1.unique_wait) * 1000)::bigint::text,
+    true
+  );
+  loop
+    holder_id := null;
+    holder_state := null;
+    if enqueue_v1.unique_for is not null then
+      insert into "pgqueue".unique_keys as held (key, job_id, until)
+      values (enqueue_v1.unique_key, new_id, "pgqueue".clock_now() + enqueue_v1.unique_for)
+      on conflict (key) do update
+      set job_id = excluded.job_id, until = excluded.until
+      where held.until <= "pgqueue".clock_now();
+      if not found then
+        -- A statement of its own: it sees what the one waited for above has committed.
+        select held.job_id
+        into holder_id
+        from "pgqueue".unique_keys as held
+        where held.key = enqueue_v1.unique_key;
+        continue when holder_id is null;
+      end if;
+    end if;
+
+    if holder_id is null then
+      insert into "pgqueue".jobs (
+        id, task, queue, payload, priority, run_at, scheduled_at, tenant, tags, unique_key,
+        max_attempts, timeout, expires_at, headers
+      )
+      values (
+        new_id, enqueue_v1.task, enqueue_v1.queue, enqueue_v1.payload, enqueue_v1.priority,
+        greatest(due, "pgqueue".clock_now()), due, enqueue_v1.tenant, enqueue_v1.tags,
+        enqueue_v1.unique_key, enqueue_v1.max_attempts, enqueue_v1.timeout,
+        enqueue_v1.expires_at, enqueue_v1.headers
+      )
+      on conflict (unique_key) where unique_key is not null do nothing;
+      if found then
+        return query select new_id, true;
+        exit;
+      end if;
+      select live.id
+      into holder_id
+      from "pgqueue".jobs as live
+      where live.unique_key = enqueue_v1.unique_key;
+      -- Ended between the two statements: the key is free again.
+      continue when holder_id is null;
+      update "pgqueue".unique_keys as held
+      set job_id = holder_id
+      where held.key = enqueue_v1.unique_key
+        and enqueue_v1.unique_for is not null;
+    end if;
+
+    select live.state
+    into holder_state
+    from "pgqueue".jobs as live
+    where live.id = holder_id;
+    -- A lock only where the row is to change: it would be held until the caller's commit, and the
+    -- worker that wants to write the holder's end would wait for it with its whole batch.
+    if holder_state is not null and enqueue_v1.unique_mode = 'replace' then
+      select live.state
+      into holder_state
+      from "pgqueue".jobs as live
+      where live.id = holder_id
+      for update;
+      holder_state := case when found then holder_state end;
+    end if;
+    continue when holder_state is null and enqueue_v1.unique_for is null;
+    if enqueue_v1.unique_mode = 'raise' then
+      raise exception 'unique key % is taken by job %', quote_literal(enqueue_v1.unique_key),
+        holder_id using errcode = 'PQ002', detail = holder_id::text;
+    end if;
+    if enqueue_v1.unique_mode = 'replace' and holder_state = 'running'
+      and enqueue_v1.unique_for is null
+    then
+      -- Dropping the newer event would lose it: the running job gives up the key instead.
+      update "pgqueue".jobs as live
+      set unique_key = null
+      where live.id = holder_id;
+      continue;
+    end if;
+    if enqueue_v1.unique_mode = 'replace' and holder_state <> 'running' then
+      update "pgqueue".jobs as live
+      set
+        payload = enqueue_v1.payload,
+        run_at = case
+          when enqueue_v1.run_at is null and enqueue_v1.delay is null then live.run_at
+          else greatest(due, "pgqueue".clock_now())
+        end,
+        scheduled_at = case
+          when enqueue_v1.run_at is null and enqueue_v1.delay is null then live.scheduled_at
+          else due
+        end
+      where live.id = holder_id;
+    end if;
+    return query select holder_id, false;
+    exit;
+  end loop;
+  perform set_config('lock_timeout', previous_wait, true);
+exception
+  when lock_not_available then
+    raise exception 'unique key % is held by an open transaction', quote_literal(enqueue_v1.unique_key)
+      using errcode = 'PQ003', hint = 'try again, or put keyed enqueues last in a transaction';
+end
+$_$;
+
 CREATE FUNCTION pgqueue.make_partitions(days_ahead integer DEFAULT 14) RETURNS integer
     LANGUAGE plpgsql
     AS $$
@@ -429,6 +678,9 @@ CREATE TABLE pgqueue.finished_jobs (
     cancel_requested_at timestamp with time zone,
     finished_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
     result jsonb,
+    expires_at timestamp with time zone,
+    crashes integer DEFAULT 0 NOT NULL,
+    suspect boolean DEFAULT false NOT NULL,
     CONSTRAINT finished_jobs_final_state CHECK ((state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))
 )
 PARTITION BY LIST (state);
@@ -459,8 +711,12 @@ CREATE TABLE pgqueue.jobs (
     headers jsonb DEFAULT '{}'::jsonb NOT NULL,
     workflow_id bigint,
     cancel_requested_at timestamp with time zone,
+    expires_at timestamp with time zone,
+    crashes integer DEFAULT 0 NOT NULL,
+    suspect boolean DEFAULT false NOT NULL,
     CONSTRAINT jobs_attempt CHECK (((attempt >= 0) AND (max_attempts >= 1))),
     CONSTRAINT jobs_blocked_names_its_limit CHECK (((state = 'blocked'::text) = (blocked_on IS NOT NULL))),
+    CONSTRAINT jobs_expires_at CHECK (((expires_at >= to_timestamp(('-62135510400'::bigint)::double precision)) AND (expires_at <= to_timestamp(('253402128000'::bigint)::double precision)))),
     CONSTRAINT jobs_live_state CHECK ((state = ANY (ARRAY['queued'::text, 'blocked'::text, 'waiting'::text, 'running'::text]))),
     CONSTRAINT jobs_payload CHECK ((jsonb_typeof(payload) = 'object'::text)),
     CONSTRAINT jobs_priority CHECK (((priority >= 0) AND (priority <= 9))),
@@ -468,7 +724,7 @@ CREATE TABLE pgqueue.jobs (
     CONSTRAINT jobs_running_is_held CHECK ((((state = 'running'::text) = (lease IS NOT NULL)) AND ((state = 'running'::text) = (worker_id IS NOT NULL)) AND ((state <> 'running'::text) OR (started_at IS NOT NULL)))),
     CONSTRAINT jobs_task CHECK (((length(task) >= 1) AND (length(task) <= 200))),
     CONSTRAINT jobs_timeout CHECK (((timeout > (0)::double precision) AND (timeout < 'Infinity'::double precision))),
-    CONSTRAINT jobs_times CHECK ((isfinite(run_at) AND isfinite(scheduled_at) AND isfinite(created_at)))
+    CONSTRAINT jobs_times CHECK ((((run_at >= to_timestamp(('-62135510400'::bigint)::double precision)) AND (run_at <= to_timestamp(('253402128000'::bigint)::double precision))) AND ((scheduled_at >= to_timestamp(('-62135510400'::bigint)::double precision)) AND (scheduled_at <= to_timestamp(('253402128000'::bigint)::double precision))) AND ((created_at >= to_timestamp(('-62135510400'::bigint)::double precision)) AND (created_at <= to_timestamp(('253402128000'::bigint)::double precision)))))
 )
 WITH (fillfactor='85', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_limit='2000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='5000');
 
@@ -504,7 +760,10 @@ CREATE VIEW pgqueue.all_jobs AS
     jobs.workflow_id,
     jobs.cancel_requested_at,
     NULL::timestamp with time zone AS finished_at,
-    NULL::jsonb AS result
+    NULL::jsonb AS result,
+    jobs.expires_at,
+    jobs.crashes,
+    jobs.suspect
    FROM pgqueue.jobs
 UNION ALL
  SELECT finished_jobs.id,
@@ -534,8 +793,61 @@ UNION ALL
     finished_jobs.workflow_id,
     finished_jobs.cancel_requested_at,
     finished_jobs.finished_at,
-    finished_jobs.result
+    finished_jobs.result,
+    finished_jobs.expires_at,
+    finished_jobs.crashes,
+    finished_jobs.suspect
    FROM pgqueue.finished_jobs;
+
+CREATE TABLE pgqueue.audit_log (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
+    who text NOT NULL,
+    source text NOT NULL,
+    action text NOT NULL,
+    target text NOT NULL,
+    details jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT audit_log_source CHECK ((source = ANY (ARRAY['cli'::text, 'api'::text, 'ui'::text, 'code'::text])))
+);
+
+ALTER TABLE pgqueue.audit_log ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME pgqueue.audit_log_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE pgqueue.chores (
+    name text NOT NULL,
+    every interval NOT NULL,
+    due_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
+    taken_until timestamp with time zone,
+    taken_by bigint,
+    last_run_at timestamp with time zone,
+    last_seconds double precision,
+    last_error text,
+    CONSTRAINT chores_every CHECK ((every > '00:00:00'::interval))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+
+CREATE VIEW pgqueue.dead_letters AS
+ SELECT id,
+    task,
+    queue,
+    tenant,
+    tags,
+    payload,
+    attempt,
+    max_attempts,
+    ((errors -> '-1'::integer) ->> 'reason'::text) AS reason,
+    ((errors -> '-1'::integer) ->> 'message'::text) AS message,
+    created_at,
+    started_at,
+    finished_at
+   FROM pgqueue.finished_jobs
+  WHERE (state = 'failed'::text);
 
 CREATE TABLE pgqueue.finished_jobs_completed (
     id bigint CONSTRAINT finished_jobs_id_not_null NOT NULL,
@@ -564,6 +876,9 @@ CREATE TABLE pgqueue.finished_jobs_completed (
     cancel_requested_at timestamp with time zone,
     finished_at timestamp with time zone DEFAULT pgqueue.clock_now() CONSTRAINT finished_jobs_finished_at_not_null NOT NULL,
     result jsonb,
+    expires_at timestamp with time zone,
+    crashes integer DEFAULT 0 CONSTRAINT finished_jobs_crashes_not_null NOT NULL,
+    suspect boolean DEFAULT false CONSTRAINT finished_jobs_suspect_not_null NOT NULL,
     CONSTRAINT finished_jobs_final_state CHECK ((state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))
 )
 PARTITION BY RANGE (finished_at);
@@ -595,9 +910,31 @@ CREATE TABLE pgqueue.finished_jobs_failed (
     cancel_requested_at timestamp with time zone,
     finished_at timestamp with time zone DEFAULT pgqueue.clock_now() CONSTRAINT finished_jobs_finished_at_not_null NOT NULL,
     result jsonb,
+    expires_at timestamp with time zone,
+    crashes integer DEFAULT 0 CONSTRAINT finished_jobs_crashes_not_null NOT NULL,
+    suspect boolean DEFAULT false CONSTRAINT finished_jobs_suspect_not_null NOT NULL,
     CONSTRAINT finished_jobs_final_state CHECK ((state = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])))
 )
 PARTITION BY RANGE (finished_at);
+
+CREATE TABLE pgqueue.job_logs (
+    id bigint NOT NULL,
+    job_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
+    level text DEFAULT 'info'::text NOT NULL,
+    message text NOT NULL,
+    CONSTRAINT job_logs_level CHECK ((level = ANY (ARRAY['debug'::text, 'info'::text, 'warning'::text, 'error'::text])))
+);
+
+ALTER TABLE pgqueue.job_logs ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME pgqueue.job_logs_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 ALTER TABLE pgqueue.jobs ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME pgqueue.jobs_id_seq
@@ -612,6 +949,9 @@ CREATE TABLE pgqueue.queues (
     name text NOT NULL,
     paused boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
+    paused_at timestamp with time zone,
+    paused_by text,
+    pause_reason text,
     CONSTRAINT queues_name CHECK ((name ~ '^[A-Za-z0-9_.:-]{1,100}$'::text))
 );
 
@@ -624,7 +964,10 @@ CREATE VIEW pgqueue.queue_stats AS
     count(*) FILTER (WHERE (live.status = 'blocked'::text)) AS blocked,
     count(*) FILTER (WHERE (live.status = 'waiting'::text)) AS waiting,
     count(*) FILTER (WHERE (live.status = 'running'::text)) AS running,
-    (pgqueue.clock() - min(live.run_at) FILTER (WHERE (live.status = 'queued'::text))) AS oldest_due
+    (pgqueue.clock() - min(live.run_at) FILTER (WHERE (live.status = 'queued'::text))) AS oldest_due,
+    settings.paused_at,
+    settings.paused_by,
+    settings.pause_reason
    FROM (( SELECT jobs.queue,
             jobs.run_at,
                 CASE
@@ -634,9 +977,27 @@ CREATE VIEW pgqueue.queue_stats AS
                 END AS status
            FROM pgqueue.jobs) live
      FULL JOIN ( SELECT queues.name AS queue,
-            queues.paused
+            queues.paused,
+            queues.paused_at,
+            queues.paused_by,
+            queues.pause_reason
            FROM pgqueue.queues) settings USING (queue))
-  GROUP BY queue, settings.paused;
+  GROUP BY queue, settings.paused, settings.paused_at, settings.paused_by, settings.pause_reason;
+
+CREATE TABLE pgqueue.quotas (
+    tenant text NOT NULL,
+    max_waiting integer NOT NULL,
+    CONSTRAINT quotas_max_waiting CHECK ((max_waiting >= 0))
+);
+
+CREATE TABLE pgqueue.retention (
+    state_group text NOT NULL,
+    keep interval NOT NULL,
+    keep_count bigint,
+    CONSTRAINT retention_keep CHECK ((keep >= '01:00:00'::interval)),
+    CONSTRAINT retention_keep_count CHECK ((keep_count >= 0)),
+    CONSTRAINT retention_state_group CHECK ((state_group = ANY (ARRAY['completed'::text, 'failed'::text])))
+);
 
 CREATE TABLE pgqueue.schedules (
     id bigint NOT NULL,
@@ -686,6 +1047,63 @@ CREATE TABLE pgqueue.schema_info (
     CONSTRAINT schema_info_one_row CHECK (one)
 );
 
+CREATE TABLE pgqueue.workers (
+    id bigint NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    version text NOT NULL,
+    queues text[] NOT NULL,
+    concurrency integer NOT NULL,
+    tasks text[] DEFAULT '{}'::text[] NOT NULL,
+    started_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
+    heartbeat_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
+    started_jobs bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    CONSTRAINT workers_concurrency CHECK ((concurrency > 0))
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+
+CREATE VIEW pgqueue.unknown_tasks AS
+ SELECT task,
+    queue,
+    jobs,
+    oldest_run_at
+   FROM ( SELECT jobs.task,
+            jobs.queue,
+            count(*) AS jobs,
+            min(jobs.run_at) AS oldest_run_at
+           FROM pgqueue.jobs
+          WHERE ((jobs.state = 'queued'::text) AND (jobs.run_at <= pgqueue.clock()))
+          GROUP BY jobs.task, jobs.queue) due
+  WHERE (NOT (EXISTS ( SELECT
+           FROM pgqueue.workers
+          WHERE ((workers.heartbeat_at > (pgqueue.clock() - '00:00:15'::interval)) AND ((cardinality(workers.queues) = 0) OR (due.queue = ANY (workers.queues))) AND (due.task = ANY (workers.tasks))))));
+
+CREATE VIEW pgqueue.stuck_jobs AS
+ SELECT jobs.id,
+    jobs.task,
+    jobs.queue,
+    jobs.state,
+    jobs.worker_id,
+    stuck.reason,
+    stuck.since
+   FROM ((pgqueue.jobs
+     LEFT JOIN pgqueue.workers ON ((workers.id = jobs.worker_id)))
+     CROSS JOIN LATERAL ( VALUES ('worker-died'::text,(COALESCE(workers.heartbeat_at, jobs.started_at) + '00:00:15'::interval),((workers.id IS NULL) OR (workers.heartbeat_at < (pgqueue.clock() - '00:00:15'::interval)))), ('over-timeout'::text,(jobs.started_at + (jobs.timeout * '00:00:01'::interval)),((jobs.started_at + ((jobs.timeout + (10)::double precision) * '00:00:01'::interval)) < pgqueue.clock())), ('cancel-ignored'::text,jobs.cancel_requested_at,(jobs.cancel_requested_at < (pgqueue.clock() - '00:00:10'::interval)))) stuck(reason, since, is_so))
+  WHERE ((jobs.state = 'running'::text) AND stuck.is_so)
+UNION ALL
+ SELECT jobs.id,
+    jobs.task,
+    jobs.queue,
+    jobs.state,
+    jobs.worker_id,
+    'no-worker'::text AS reason,
+    jobs.run_at AS since
+   FROM (pgqueue.unknown_tasks
+     JOIN pgqueue.jobs USING (task, queue))
+  WHERE ((jobs.state = 'queued'::text) AND (jobs.run_at < (pgqueue.clock() - '00:05:00'::interval)) AND (NOT (EXISTS ( SELECT
+           FROM pgqueue.queues
+          WHERE ((queues.name = jobs.queue) AND queues.paused)))));
+
 CREATE VIEW pgqueue.task_stats AS
  SELECT task,
     count(*) FILTER (WHERE (state = 'completed'::text)) AS completed,
@@ -696,6 +1114,12 @@ CREATE VIEW pgqueue.task_stats AS
    FROM pgqueue.finished_jobs
   WHERE (finished_at > (pgqueue.clock() - '24:00:00'::interval))
   GROUP BY task;
+
+CREATE TABLE pgqueue.unique_keys (
+    key text NOT NULL,
+    job_id bigint NOT NULL,
+    until timestamp with time zone NOT NULL
+);
 
 CREATE TABLE pgqueue.windows (
     id bigint NOT NULL,
@@ -738,21 +1162,6 @@ ALTER TABLE pgqueue.windows ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY
     NO MAXVALUE
     CACHE 1
 );
-
-CREATE TABLE pgqueue.workers (
-    id bigint NOT NULL,
-    host text NOT NULL,
-    pid integer NOT NULL,
-    version text NOT NULL,
-    queues text[] NOT NULL,
-    concurrency integer NOT NULL,
-    tasks text[] DEFAULT '{}'::text[] NOT NULL,
-    started_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
-    heartbeat_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
-    started_jobs bigint[] DEFAULT '{}'::bigint[] NOT NULL,
-    CONSTRAINT workers_concurrency CHECK ((concurrency > 0))
-)
-WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
 
 CREATE VIEW pgqueue.worker_status AS
  SELECT id,
@@ -837,6 +1246,12 @@ ALTER TABLE ONLY content.users
 ALTER TABLE ONLY pgqueue.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 
+ALTER TABLE ONLY pgqueue.audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pgqueue.chores
+    ADD CONSTRAINT chores_pkey PRIMARY KEY (name);
+
 ALTER TABLE ONLY pgqueue.finished_jobs
     ADD CONSTRAINT finished_jobs_pkey PRIMARY KEY (id, finished_at, state);
 
@@ -846,11 +1261,20 @@ ALTER TABLE ONLY pgqueue.finished_jobs_completed
 ALTER TABLE ONLY pgqueue.finished_jobs_failed
     ADD CONSTRAINT finished_jobs_failed_pkey PRIMARY KEY (id, finished_at, state);
 
+ALTER TABLE ONLY pgqueue.job_logs
+    ADD CONSTRAINT job_logs_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY pgqueue.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY pgqueue.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY pgqueue.quotas
+    ADD CONSTRAINT quotas_pkey PRIMARY KEY (tenant);
+
+ALTER TABLE ONLY pgqueue.retention
+    ADD CONSTRAINT retention_pkey PRIMARY KEY (state_group);
 
 ALTER TABLE ONLY pgqueue.schedules
     ADD CONSTRAINT schedules_name_key UNIQUE (name);
@@ -860,6 +1284,9 @@ ALTER TABLE ONLY pgqueue.schedules
 
 ALTER TABLE ONLY pgqueue.schema_info
     ADD CONSTRAINT schema_info_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY pgqueue.unique_keys
+    ADD CONSTRAINT unique_keys_pkey PRIMARY KEY (key);
 
 ALTER TABLE ONLY pgqueue.windows
     ADD CONSTRAINT windows_once UNIQUE (schedule_id, window_start, mode);
@@ -896,13 +1323,23 @@ CREATE INDEX stories_merged_into ON content.stories USING btree (merged_into);
 
 CREATE INDEX story_items_item ON content.story_items USING btree (item_id);
 
+CREATE INDEX audit_log_at ON pgqueue.audit_log USING btree (at);
+
+CREATE INDEX job_logs_job ON pgqueue.job_logs USING btree (job_id, id);
+
 CREATE INDEX jobs_claim ON pgqueue.jobs USING btree (queue, priority, run_at, id) WHERE (state = 'queued'::text);
 
+CREATE INDEX jobs_expiry ON pgqueue.jobs USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (state <> 'running'::text));
+
 CREATE INDEX jobs_running ON pgqueue.jobs USING btree (worker_id) WHERE (state = 'running'::text);
+
+CREATE INDEX jobs_tenant_waiting ON pgqueue.jobs USING btree (tenant) WHERE ((tenant IS NOT NULL) AND (state <> 'running'::text));
 
 CREATE UNIQUE INDEX jobs_unique_key ON pgqueue.jobs USING btree (unique_key) WHERE (unique_key IS NOT NULL);
 
 CREATE INDEX schedules_due ON pgqueue.schedules USING btree (next_run_at) WHERE enabled;
+
+CREATE INDEX unique_keys_until ON pgqueue.unique_keys USING btree (until);
 
 ALTER INDEX pgqueue.finished_jobs_pkey ATTACH PARTITION pgqueue.finished_jobs_completed_pkey;
 

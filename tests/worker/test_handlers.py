@@ -17,7 +17,7 @@ from pgqueue.errors import Cancel, Fail, RetryAfter, Snooze
 from pgqueue.events import JobEnded, LeasesLost
 from pgqueue.tasks import running
 from pgqueue.tasks.task import Task
-from proving import Clock, Recorder, rows, value
+from proving import Clock, Recorder, rows, value, workers_started_long_ago
 
 
 async def work(pgq: PgQueue, **options: Any) -> None:
@@ -305,6 +305,7 @@ async def test_a_payload_that_no_longer_fits_fails_with_its_problems(
             "insert into pgqueue.jobs (task, queue, payload) values (%s, 'default', %s)",
             [task, payload],
         )
+    workers_started_long_ago(database)
     await work(pgq)
     found = dict(rows(database, "select task, errors #>> '{0,reason}' from pgqueue.finished_jobs"))
     assert found == {"old": "payload-invalid", "odd": "payload-invalid"}

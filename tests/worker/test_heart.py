@@ -167,8 +167,6 @@ async def test_a_worker_declared_dead_goes_on_under_a_new_id(
     database: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGQUEUE_HEARTBEAT_INTERVAL", "0.1")
-    # No look of its own meanwhile: it could take the job back before the heart knows.
-    monkeypatch.setenv("PGQUEUE_POLL_INTERVAL", "60")
     pgq = PgQueue(database)
 
     @pgq.task
@@ -181,13 +179,16 @@ async def test_a_worker_declared_dead_goes_on_under_a_new_id(
     running = asyncio.create_task(worker.run())
     (started,) = await recorder.await_(JobStarted)
     first = worker.worker_id()
-    # As rescue by another worker does it.
-    rows(database, "delete from pgqueue.workers")
+    # As rescue by another worker does it; the job is due when the beat has met the missing row.
     rows(
         database,
-        "update pgqueue.jobs set state = 'queued', lease = null, worker_id = null where id = %s",
+        "update pgqueue.jobs set state = 'queued', lease = null, worker_id = null, "
+        "run_at = '9000-01-01' where id = %s",
         [started.job_id],
     )
+    rows(database, "delete from pgqueue.workers")
+    await asyncio.to_thread(until, lambda: worker.worker_id() != first)
+    rows(database, "update pgqueue.jobs set run_at = now() where id = %s", [started.job_id])
     await recorder.await_(JobEnded, where=lambda event: event.job_id == job_id)
     worker.stop()
     await asyncio.wait_for(running, 20)

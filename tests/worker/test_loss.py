@@ -14,11 +14,10 @@ from pgqueue.db.run import run
 from pgqueue.engine.rescue import rescue_jobs
 from pgqueue.events import DutyFailed, JobStarted, StraysHandedBack
 from pgqueue.job import Ended, Requeued, State
-from pgqueue.worker import runner
+from pgqueue.worker import results
+from pgqueue.worker.exchange import Exchange, Order
 from pgqueue.worker.hand import Hand
-from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link
-from pgqueue.worker.loop import ClaimLoop
 from pgqueue.worker.service import Worker
 from proving import Recorder, rows, states, value
 
@@ -57,21 +56,6 @@ async def test_connections_cut_at_random_moments_lose_no_job(
     cutting.cancel()
     await asyncio.gather(cutting, return_exceptions=True)
     assert states(database) == {"completed": 2000}
-
-
-def _loop(pgq: PgQueue, link: Link) -> ClaimLoop:
-    return ClaimLoop(
-        sql=pgq.sql,
-        link=link,
-        runner=None,  # type: ignore[arg-type]
-        hand=Hand(),
-        lanes=LaneBook((), random.random),
-        tasks=["noop"],
-        worker_id=lambda: 1,
-        concurrency=10,
-        poll_interval=1.0,
-        on_lost_reply=lambda: None,
-    )
 
 
 @pytest.fixture
@@ -114,7 +98,8 @@ async def test_one_ending_that_postgres_refuses_fails_alone(
         job_id=held[place],
     )
     link = Link("test", lambda: database)
-    _, written = await _loop(pgq, link)._exchange(outcomes, [], 0)
+    exchange = Exchange(pgq.sql, link, Hand(), ["noop"], lambda: 1)
+    _, written = await exchange.write_and_claim(outcomes, (), Order())
     await link.close()
     assert written.applied == frozenset(held)
     assert states(database) == {"completed": 32, "failed": 1}
@@ -131,15 +116,17 @@ async def test_a_result_that_slipped_past_our_checks_fails_its_job_and_the_rest_
     def careless(value: Any, *, limit: int | None = None) -> str:
         return '"\\u0000"' if value == 13 else str(value)
 
-    monkeypatch.setattr(runner, "storable_json", careless)
+    monkeypatch.setattr(results, "storable_json", careless)
 
     @pgq.task
-    async def give(number: int) -> int:
+    async def give(number: int, job: Job) -> int:
+        job.log(f"gives {number}")
         return number
 
     give.enqueue_many({"number": number} for number in range(50))
     await work(pgq)
     assert states(database) == {"completed": 49, "failed": 1}
+    assert value(database, "select count(*) from pgqueue.job_logs") == 50
 
 
 async def test_without_a_partition_for_today_the_worker_makes_it_and_goes_on(

@@ -11,8 +11,12 @@ import psycopg
 import pytest
 
 from pgqueue import Job, PgQueue, Retry
+from pgqueue.db.run import Steps
+from pgqueue.errors import LeaseLost
 from pgqueue.events import LeasesLost
+from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
+from pgqueue.worker.notepad import Notepad
 from proving import Recorder, rows, value
 
 INSERT = "insert into effects values (%s)"
@@ -234,3 +238,22 @@ async def test_every_slot_has_a_connection_though_the_app_used_its_pool_before(
     assert rows(database, "select state, count(*) from pgqueue.all_jobs group by 1") == [
         ("completed", 14)
     ]
+
+
+def test_a_handler_that_was_told_to_stop_commits_nothing_although_its_lease_still_holds(
+    database: str, pgq: PgQueue
+) -> None:
+    """The worker writes how the try ended a moment after the telling; a quick thread is first."""
+    rows(database, "create table late (n int)")
+
+    def held(_: Any) -> Steps[bool]:
+        yield from ()
+        return True
+
+    running = RunningJob(1, 7, pgq.pools, held, Notepad())
+    with running.transaction() as connection:
+        connection.execute("insert into late values (1)")
+    running.stop()
+    with pytest.raises(LeaseLost), running.transaction() as connection:
+        connection.execute("insert into late values (2)")
+    assert rows(database, "select n from late") == [(1,)]

@@ -1,0 +1,65 @@
+"""Which jobs are meant."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from pgqueue.errors import ConfigError
+from pgqueue.job import State
+
+STATES = tuple(str(state) for state in State)
+STATUSES = (*STATES, "scheduled", "retrying")
+_TEXTS = ("task", "queue", "tenant", "tag", "reason")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Jobs that fit everything that is given; raises ConfigError for what no job can have.
+
+    `status` is the state that people see: `scheduled` and `retrying` are queued jobs whose time
+    has not come. `reason` is that of the last error. `since` and `until` (not included) are
+    about when a job ended, and for a live one about when it was created.
+    """
+
+    states: tuple[str, ...] = ()
+    status: str | None = None
+    task: str | None = None
+    queue: str | None = None
+    tenant: str | None = None
+    tag: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for state in self.states:
+            if state not in STATES:
+                raise ConfigError(f"state {state!r} is not valid: {', '.join(STATES)}")
+        if self.status is not None and self.status not in STATUSES:
+            raise ConfigError(f"status {self.status!r} is not valid: {', '.join(STATUSES)}")
+        for name in _TEXTS:
+            text = getattr(self, name)
+            if text is not None and (not isinstance(text, str) or "\x00" in text):
+                raise ConfigError(f"{name} {text!r} is not valid: text without NUL")
+        for name in ("since", "until"):
+            at = getattr(self, name)
+            if at is not None and at.tzinfo is None:
+                raise ConfigError(
+                    f"{name} {at.isoformat()} has no time zone: use an aware datetime"
+                )
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters of the statements that filter."""
+        return {**asdict(self), "states": [str(state) for state in self.states] or None}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was asked for, as JSON."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in self.params.items()
+            if value is not None
+        }

@@ -1,0 +1,51 @@
+"""What every operator's action shares: who acts and from where, and batches of ids."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pgqueue.errors import ConfigError
+
+T = TypeVar("T")
+
+BATCH = 500
+"""Rows that one transaction locks at most."""
+
+SOURCES = ("cli", "api", "ui", "code")
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who acts, and from where: `cli`, `api`, `ui` or `code`; stands in audit_log."""
+
+    who: str
+    source: str = "code"
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise ConfigError(f"source {self.source!r} is not valid: {', '.join(SOURCES)}")
+        if not self.who.strip() or "\x00" in self.who:
+            raise ConfigError(f"operator {self.who!r} is not valid: say who acts")
+
+    @property
+    def params(self) -> dict[str, str]:
+        return {"who": self.who, "source": self.source}
+
+
+def this_user(source: str = "code") -> Operator:
+    """The operating system's user of this process."""
+    try:
+        who = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may run under a number that nobody has named
+        who = f"uid {os.getuid()}"
+    return Operator(who, source)
+
+
+def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """`items` in pieces of at most 500."""
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]

@@ -1,0 +1,134 @@
+-- Maintenance without a leader: whoever takes a chore by a short update does it.
+
+-- One look at what is due. Takes the chore that has waited longest, unless somebody holds it, and
+-- returns its name; otherwise null, and the seconds until the next one may be taken.
+-- name: take_chore
+with
+  due_chore as materialized (
+    select name
+    from pgqueue.chores
+    where name = any(%(names)s::text[])
+      and due_at <= pgqueue.clock()
+      and (taken_until is null or taken_until <= pgqueue.clock())
+    order by due_at, name
+    limit 1
+    for update skip locked
+  ),
+  taken_chore as (
+    update pgqueue.chores
+    set
+      taken_until = pgqueue.clock_now() + %(hold)s * interval '1 second',
+      taken_by = %(worker_id)s
+    from due_chore
+    where chores.name = due_chore.name
+    returning chores.name
+  )
+select
+  (select name from taken_chore) as name,
+  (
+    select
+      extract(
+        epoch from min(greatest(due_at, coalesce(taken_until, due_at))) - pgqueue.clock()
+      )::double precision
+    from pgqueue.chores
+    where name = any(%(names)s::text[])
+  ) as wait
+
+-- Holds a chore for longer; no row comes back when it was taken by somebody else meanwhile.
+-- name: keep_chore
+update pgqueue.chores
+set taken_until = pgqueue.clock_now() + %(hold)s * interval '1 second'
+where name = %(name)s
+  and taken_by = %(worker_id)s
+returning name
+
+-- Gives a chore back, with what became of it. It comes again after its interval, or after
+-- `at_most` seconds if that is sooner.
+-- name: finish_chore
+update pgqueue.chores
+set
+  due_at = pgqueue.clock_now() + least(every, %(at_most)s::double precision * interval '1 second'),
+  taken_until = null,
+  taken_by = null,
+  last_run_at = pgqueue.clock_now(),
+  last_seconds = %(seconds)s,
+  last_error = %(error)s
+where name = %(name)s
+  and taken_by = %(worker_id)s
+returning name
+
+-- Lets a chore come now.
+-- name: hasten_chore
+update pgqueue.chores
+set due_at = pgqueue.clock_now()
+where name = %(name)s
+  and due_at > pgqueue.clock_now()
+returning name
+
+-- The chore "sweep": what nothing points to any more, 1000 rows a statement.
+
+-- name: sweep_unique_keys
+with old_keys as materialized (
+  select ctid as tid
+  from pgqueue.unique_keys
+  where until <= pgqueue.clock()
+  order by until
+  limit 1000
+  for update skip locked
+)
+delete from pgqueue.unique_keys
+where ctid = any(array(select tid from old_keys))
+returning job_id
+
+-- name: sweep_audit_log
+with old_entries as materialized (
+  select ctid as tid
+  from pgqueue.audit_log
+  where at < pgqueue.clock() - %(days)s * interval '1 day'
+  order by at
+  limit 1000
+  for update skip locked
+)
+delete from pgqueue.audit_log
+where ctid = any(array(select tid from old_entries))
+returning id
+
+-- Log lines of jobs that are gone: deleted by hand, or with a partition that somebody else dropped.
+-- A walk in the order of writing that ends at the first line younger than any finished job may be.
+-- Returns where the walk is and how many lines it deleted; no place means that it has ended.
+-- name: sweep_job_logs
+with
+  old_lines as materialized (
+    select ctid as tid, id, job_id
+    from pgqueue.job_logs
+    where id > %(after)s
+      and id <= (
+        select coalesce(max(id), 0)
+        from (
+          select id, at
+          from pgqueue.job_logs
+          where id > %(after)s
+          order by id
+          limit 1000
+        ) as page
+        where at < pgqueue.clock() - interval '1 day' - (
+          select coalesce(max(keep), interval '0')
+          from pgqueue.retention
+        )
+      )
+  ),
+  deleted_lines as (
+    delete from pgqueue.job_logs
+    where ctid = any(array(
+      select tid
+      from old_lines
+      where not exists (select from pgqueue.jobs where jobs.id = old_lines.job_id)
+        and not exists (
+          select from pgqueue.finished_jobs where finished_jobs.id = old_lines.job_id
+        )
+    ))
+    returning id
+  )
+select
+  (select max(id) from old_lines) as place,
+  (select count(*) from deleted_lines) as deleted
