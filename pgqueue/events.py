@@ -117,6 +117,14 @@ class LeasesLost(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class EndingsHeldUp(Event):
+    """Somebody's open transaction holds the rows of these jobs; their ends are written after it."""
+
+    worker_id: int
+    job_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StraysHandedBack(Event):
     """Claims whose reply never arrived were given back without costing an attempt."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pgqueue.db.run import Rows, Statement, Steps
+from pgqueue.engine.notes import Note
 from pgqueue.errors import TransactionEnded
 from pgqueue.job import Ended, Outcome, Requeued
 
@@ -15,19 +16,30 @@ Sql = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Which outcomes were written, and which came too late: their leases were lost."""
+    """Which outcomes were written, and which came too late: their leases were lost.
+
+    `held` and `held_notes` are neither: somebody else's transaction holds those rows.
+    """
 
     applied: frozenset[int]
-    lost: tuple[Outcome, ...]
+    lost: tuple[Outcome, ...] = ()
+    held: tuple[Outcome, ...] = ()
+    held_notes: tuple[Note, ...] = ()
+
+    def joined(self, other: Written) -> Written:
+        return Written(
+            self.applied | other.applied,
+            self.lost + other.lost,
+            self.held + other.held,
+            self.held_notes + other.held_notes,
+        )
 
 
 def outcome_statements(sql: Sql, outcomes: Sequence[Outcome]) -> list[Statement]:
-    """Lock all, then move the ended, then requeue the rest; for one transaction, in this order."""
-    if not outcomes:
-        return []
+    """Move the ended and requeue the rest, for one transaction; neither waits for a row."""
     ended = [outcome for outcome in outcomes if isinstance(outcome, Ended)]
     requeued = [outcome for outcome in outcomes if isinstance(outcome, Requeued)]
-    statements = [Statement(sql["lock_jobs"], {"ids": [outcome.job_id for outcome in outcomes]})]
+    statements = []
     if ended:
         statements.append(_finish(sql, ended))
     if requeued:
@@ -36,10 +48,26 @@ def outcome_statements(sql: Sql, outcomes: Sequence[Outcome]) -> list[Statement]
 
 
 def written_of_rows(outcomes: Sequence[Outcome], replies: Sequence[Rows]) -> Written:
-    """What the statements of `outcome_statements` answered, the lock's reply included."""
-    applied = frozenset(row[0] for rows in replies[1:] for row in rows)
+    """What the statements of `outcome_statements` answered; `lost` may be `held`: see `parted`."""
+    applied = frozenset(row[0] for rows in replies for row in rows)
     lost = tuple(outcome for outcome in outcomes if outcome.job_id not in applied)
     return Written(applied, lost)
+
+
+def parted(sql: Sql, written: Written, notes: Sequence[Note] = ()) -> Steps[Written]:
+    """What was left over, outcomes and `notes`, parted into what was lost and what is only held."""
+    asked: tuple[Outcome | Note, ...] = (*written.lost, *notes)
+    if not asked:
+        return written
+    ids, leases = [one.job_id for one in asked], [one.lease for one in asked]
+    rows = yield Statement(sql["find_leases"], {"ids": ids, "leases": leases})
+    held = {job_id for (job_id,) in rows}
+    return replace(
+        written,
+        lost=tuple(outcome for outcome in written.lost if outcome.job_id not in held),
+        held=tuple(outcome for outcome in written.lost if outcome.job_id in held),
+        held_notes=tuple(note for note in notes if note.job_id in held),
+    )
 
 
 def finish_within(

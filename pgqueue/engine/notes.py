@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pgqueue.db.run import Statement
+from pgqueue.db.run import Rows, Statement
 
 Sql = Mapping[str, str]
 
@@ -44,6 +44,13 @@ def note_statements(sql: Sql, notes: Sequence[Note], now: float) -> list[Stateme
     if lines:
         statements.append(_lines(sql, lines, now))
     return statements
+
+
+def unsaid(notes: Sequence[Note], replies: Sequence[Rows]) -> list[Progress]:
+    """The progress that the statements of `note_statements` did not write; lines always are."""
+    last = {note.job_id: note for note in notes if isinstance(note, Progress)}
+    said = {job_id for (job_id,) in replies[0]} if last else set()
+    return [note for job_id, note in last.items() if job_id not in said]
 
 
 def _progress(sql: Sql, notes: Sequence[Progress]) -> Statement:

@@ -105,6 +105,10 @@ _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
         "job failed and will be tried again" if event.error else "job put back",
     ),
     events.LeasesLost: lambda _: ("warning", "endings came too late: the leases were lost"),
+    events.EndingsHeldUp: lambda _: (
+        "warning",
+        "an open transaction holds rows of jobs that have ended: they are written when it is over",
+    ),
     events.StraysHandedBack: lambda _: ("warning", "claims without a reply were handed back"),
     events.JobsRescued: lambda _: ("warning", "jobs of a dead worker were taken back"),
     events.DaysDropped: lambda event: (

@@ -88,3 +88,5 @@ where state <> 'running'
   and expires_at <= pgqueue.clock()
 order by expires_at
 limit 500
+-- One that somebody holds comes later, and the others need not wait for it.
+for update skip locked

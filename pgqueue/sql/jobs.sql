@@ -254,20 +254,11 @@ select
 from (values (true)) as always (one)
 left join claimed_jobs on true
 
--- Locks the jobs of a batch of outcomes in id order, before any of them is written: two batches
--- that met in different orders would deadlock.
--- name: lock_jobs
-select id
-from pgqueue.jobs
-where id = any(%(ids)s::bigint[])
-order by id
-for update
-
 -- Moves ended jobs to finished_jobs. Matches (id, lease) and nothing else: `state = 'running'`
 -- would let the planner walk the dead entries of the running index. The lateral with its limit
--- keeps one index probe per job whatever the statistics say. Run after lock_jobs in the same
--- transaction, so that the ctids it finds are the ones it deletes. Errors keep the last 20. Returns
--- the ids that were ours.
+-- keeps one index probe per job whatever the statistics say. Never waits for a row, so that a
+-- stranger's open transaction holds up one job and not the batch, and two batches cannot deadlock;
+-- who is left over is looked for by find_leases. Errors keep the last 20. Returns the ids written.
 -- name: finish_jobs
 with
   endings as materialized (
@@ -285,6 +276,7 @@ with
       where jobs.id = ending.id
         and jobs.lease = ending.lease
       limit 1
+      for update skip locked
     ) as held
   ),
   ended_jobs as (
@@ -319,7 +311,7 @@ join endings on endings.id = ended_jobs.id
 returning id
 
 -- Puts running jobs back into their queue: retry, snooze, hand-back. `uncounted` gives tries back.
--- Errors keep the last 20. Returns the ids that were ours.
+-- Errors keep the last 20. Returns the ids written; waits for no row, as finish_jobs.
 -- name: requeue_jobs
 with requeued as materialized (
   select held.tid, again.delay, again.uncounted, again.error
@@ -336,6 +328,7 @@ with requeued as materialized (
     where jobs.id = again.id
       and jobs.lease = again.lease
     limit 1
+    for update skip locked
   ) as held
 )
 update pgqueue.jobs
@@ -354,6 +347,13 @@ set
 from requeued
 where jobs.ctid = requeued.tid
 returning jobs.id
+
+-- Which of these leases still hold: what a batch left over is locked or was edited just then, and
+-- is to be written again. The others were taken, for ever: a lease never comes back.
+-- name: find_leases
+select jobs.id
+from unnest(%(ids)s::bigint[], %(leases)s::bigint[]) as asked (id, lease)
+join pgqueue.jobs on jobs.id = asked.id and jobs.lease = asked.lease
 
 -- Proves a lease inside a handler's transaction and holds the row until its commit; the second
 -- column shows whether it is still the transaction that the handler was given.

@@ -13,8 +13,17 @@ from unnest(
   %(percents)s::double precision[],
   %(messages)s::text[]
 ) as note (id, lease, percent, message)
-where jobs.id = note.id
-  and jobs.lease = note.lease
+cross join lateral (
+  select jobs.ctid as tid
+  from pgqueue.jobs
+  where jobs.id = note.id
+    and jobs.lease = note.lease
+  limit 1
+  -- A stranger's open transaction must not hold up the notes and ends of other jobs.
+  for update skip locked
+) as held
+where jobs.ctid = held.tid
+returning jobs.id
 
 -- name: write_logs
 insert into pgqueue.job_logs (job_id, attempt, at, level, message)

@@ -19,8 +19,8 @@ from pgqueue.engine.claim import (
     claimed_of_rows,
     new_lease,
 )
-from pgqueue.engine.finish import Written, outcome_statements, written_of_rows
-from pgqueue.engine.notes import Note, note_statements
+from pgqueue.engine.finish import Written, outcome_statements, parted, written_of_rows
+from pgqueue.engine.notes import Note, note_statements, unsaid
 from pgqueue.events import DutyFailed, emit
 from pgqueue.job import Ended, Outcome, State, storable_json
 from pgqueue.worker.hand import Hand
@@ -76,8 +76,8 @@ class Exchange:
                     continue
                 if not (outcomes or notes) or not _is_poison(error):
                     raise
-                await self._write_notes(notes)
-                written = await self._write_apart(outcomes)
+                said = await self._write_notes(notes)
+                written = said.joined(await self._write_apart(outcomes))
                 claimed, _ = await self._attempt((), (), order)
                 return claimed, written
         return await self._attempt(outcomes, notes, order)
@@ -87,6 +87,7 @@ class Exchange:
     ) -> tuple[Claimed, Written]:
         lease = new_lease()
         before = [NO_SEQSCAN] if outcomes else [NO_SEQSCAN, _ASYNC_COMMIT]
+        begun = len(before)
         if notes:
             before += note_statements(self._sql, notes, time.monotonic())
         writes = outcome_statements(self._sql, outcomes)
@@ -98,6 +99,9 @@ class Exchange:
             self._hand.leases_in_flight.discard(lease)
         first, last = len(before), len(before) + len(writes)
         written = written_of_rows(outcomes, replies[first:last])
+        left = unsaid(notes, replies[begun:first])
+        if written.lost or left:
+            written = await self._link.execute(parted(self._sql, written, left))
         return claimed_of_rows(lease, replies[-1] if claims else []), written
 
     def _claim(self, order: Order, lease: int) -> Statement:
@@ -111,14 +115,16 @@ class Exchange:
             suspects=order.suspects,
         )
 
-    async def _write_notes(self, notes: Sequence[Note]) -> None:
+    async def _write_notes(self, notes: Sequence[Note]) -> Written:
         """Before the endings, or their jobs' rows are gone; what is refused would be for ever."""
         try:
-            await self._attempt((), notes, Order())
+            _, written = await self._attempt((), notes, Order())
         except psycopg.Error as error:
             if not _is_poison(error):
                 raise
             emit(DutyFailed("notes", f"{len(notes)} dropped: {error}"))
+            return Written(frozenset())
+        return written
 
     async def _write_apart(self, outcomes: Sequence[Outcome]) -> Written:
         """Write a batch that Postgres refuses, split down to the culprit, which fails instead."""
@@ -132,7 +138,7 @@ class Exchange:
             half = len(outcomes) // 2
             first = await self._write_apart(outcomes[:half])
             second = await self._write_apart(outcomes[half:])
-            return Written(first.applied | second.applied, first.lost + second.lost)
+            return first.joined(second)
         return written
 
     async def _write_refused(self, outcome: Outcome, error: Exception) -> Written:

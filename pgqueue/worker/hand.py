@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pgqueue.engine.rescue import InHand
 from pgqueue.job import Job, Outcome
 
 Try = tuple[int, int | None]
 """A job's id and lease: a handler that winds up slowly may still run an older try of its job."""
+
+
+HELD_WAIT = 0.1
+LONGEST_HELD_WAIT = 1.0
+"""Seconds until endings whose rows somebody else holds are tried again; doubled each time."""
 
 
 class Hand:
@@ -21,18 +26,23 @@ class Hand:
         self.ended: list[Outcome] = []
         self.leases_in_flight: set[int] = set()
         self._writing: list[Outcome] = []
+        self._held: list[Outcome] = []
+        self._known_held: set[int] = set()
+        self._held_wait = HELD_WAIT
+        self.held_until: float | None = None
+        """When `release` has something to do; None while nothing is held up."""
 
     def __len__(self) -> int:
         return len(self.waiting) + len(self.running)
 
     @property
     def is_empty(self) -> bool:
-        return not (self.waiting or self.running or self.ended or self._writing)
+        return not (self.waiting or self.running or self.ended or self._writing or self._held)
 
     def in_hand(self) -> InHand:
         """Everything the database may rightly believe to be running here."""
         ids = {job.id for job in (*self.waiting, *self.running.values())}
-        ids |= {outcome.job_id for outcome in (*self.ended, *self._writing)}
+        ids |= {outcome.job_id for outcome in (*self.ended, *self._writing, *self._held)}
         return InHand(frozenset(self.leases_in_flight), frozenset(ids))
 
     def holds_suspect(self) -> bool:
@@ -50,6 +60,34 @@ class Hand:
 
     def written(self) -> None:
         self._writing = []
+
+    def hold(
+        self, tried: Iterable[Outcome], held: Sequence[Outcome], now: float
+    ) -> tuple[int, ...]:
+        """Keep what of `tried` is `held`, its row in somebody else's hands, for a later round.
+
+        Returns the ids that were not held up before.
+        """
+        ids = {outcome.job_id for outcome in held}
+        self._known_held -= {outcome.job_id for outcome in tried} - ids
+        new = ids - self._known_held
+        self._known_held |= new
+        if not self._known_held:
+            self._held_wait = HELD_WAIT
+        self._held += held
+        # A pause that has begun is not made longer, or a stream of such endings would never end it.
+        if held and self.held_until is None:
+            self.held_until = now + self._held_wait
+            self._held_wait = min(LONGEST_HELD_WAIT, 2 * self._held_wait)
+        return tuple(sorted(new))
+
+    def release(self, now: float) -> None:
+        """Let what was held up be written again when its pause is over, after everything else."""
+        if self.held_until is None or now < self.held_until:
+            return
+        self.ended += self._held
+        self._held = []
+        self.held_until = None
 
     def give_back(self, outcomes: Iterable[Outcome]) -> None:
         """They were not written, or nobody knows: keep them and try again."""

@@ -17,7 +17,7 @@ from pgqueue.db.run import Rows, Statement, Steps
 from pgqueue.engine.cancel import find_cancel_marks
 from pgqueue.engine.claim import Claimed, find_lanes
 from pgqueue.engine.finish import Written
-from pgqueue.events import DutyFailed, JobsClaimed, LeasesLost, emit
+from pgqueue.events import DutyFailed, EndingsHeldUp, JobsClaimed, LeasesLost, emit
 from pgqueue.job import Ended, Job, Outcome, Requeued, State
 from pgqueue.worker.exchange import Exchange, Order
 from pgqueue.worker.hand import Hand, Try
@@ -153,6 +153,7 @@ class ClaimLoop:
             return
         due = [self._next_poll] if self._may_claim() else []
         due += [self._next_attend] if self._hand.running else []
+        due += [self._hand.held_until] if self._hand.held_until is not None else []
         timeout = max(0.0, min(due) - time.monotonic()) if due else None
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
@@ -163,6 +164,7 @@ class ClaimLoop:
         # What was in hand before the look may have enqueued more than the look could see.
         was_empty = self._hand.is_empty
         self._found_nothing = False
+        self._hand.release(now)
         if self._hand.waiting and now - self._took_at > KEEP_WAITING:
             self._give_up_waiting()
             # It promised slots that did not come: what is given back would be fetched again.
@@ -194,6 +196,7 @@ class ClaimLoop:
             self._notepad.give_back(notes)
             raise
         self._hand.written()
+        self._keep_held(outcomes, written)
         self._count(outcomes, written)
         if not lanes:
             return
@@ -216,10 +219,16 @@ class ClaimLoop:
                 self._handlers[key].cancel()
         if notes := self._notepad.take():
             try:
-                await self._exchange.write_and_claim((), notes, Order())
+                _, written = await self._exchange.write_and_claim((), notes, Order())
             except BaseException:
                 self._notepad.give_back(notes)
                 raise
+            self._notepad.give_back(written.held_notes)
+
+    def _keep_held(self, outcomes: Sequence[Outcome], written: Written) -> None:
+        self._notepad.give_back(written.held_notes)
+        if new := self._hand.hold(outcomes, written.held, time.monotonic()):
+            emit(EndingsHeldUp(self._worker_id(), new))
 
     async def _look_for_lanes(self, now: float) -> None:
         self._lanes.found(await self._link.execute(find_lanes(self._sql)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -12,9 +11,9 @@ from psycopg import errors
 from pgqueue import PgQueue
 from pgqueue.db.pools import connect
 from pgqueue.db.run import Batch, Rows, Steps, run
-from pgqueue.engine.finish import Written, outcome_statements, written_of_rows
+from pgqueue.engine.finish import Written, outcome_statements, parted, written_of_rows
 from pgqueue.job import Ended, Outcome, Requeued, State
-from proving import Clock, blocked_on, rows, until, value
+from proving import Clock, rows, value
 
 LEASE = 7
 
@@ -114,32 +113,25 @@ def test_the_errors_of_a_job_keep_the_last_twenty(
     assert all("at" in error for error in errors)
 
 
-def _waiting(database: str) -> int:
-    query = "select count(*) from pg_stat_activity where cardinality(pg_blocking_pids(pid)) > 0"
-    count: int = value(database, query + " and datname = current_database()")
-    return count
-
-
-def test_batches_in_opposite_order_wait_for_each_other_and_do_not_deadlock(
+def test_batches_in_opposite_order_neither_wait_for_each_other_nor_deadlock(
     database: str, pgq: PgQueue, held: list[int]
 ) -> None:
-    """A retry batch before a finish batch, against a cancel of all in the other order."""
-    # Written first are the endings, so this batch would come to the low ids last.
-    mine: list[Outcome] = [Requeued(job_id, LEASE) for job_id in held[:5]]
-    mine += [_done(job_id) for job_id in held[5:]]
+    mine: list[Outcome] = [Requeued(job_id, LEASE) for job_id in reversed(held[3:7])]
     theirs: list[Outcome] = [_done(job_id) for job_id in held]
-    with connect(database) as one, connect(database) as two, connect(database) as gate:
-        gate.execute("begin")
-        gate.execute("select from pgqueue.jobs where id = %s for update", [held[0]])
-        with ThreadPoolExecutor(2) as threads:
-            # Theirs is first in line for the first job when the gate opens.
-            second = threads.submit(_write, two, pgq, theirs)
-            until(lambda: blocked_on(database, gate.info.backend_pid))
-            first = threads.submit(_write, one, pgq, mine)
-            until(lambda: _waiting(database) == 2)
-            gate.execute("commit")
-            assert second.result(10).applied == set(held)
-            assert first.result(10).applied == set()
+    with connect(database) as one, connect(database) as two:
+        one.execute("begin")
+        for statement in outcome_statements(pgq.sql, mine):
+            one.execute(statement.text, statement.params)
+        two.execute("set lock_timeout = '1ms'")
+        written = _write(two, pgq, theirs)
+        assert written.applied == {*held[:3], *held[7:]}
+        parts = run(two, parted(pgq.sql, written))
+        assert [outcome.job_id for outcome in parts.held] == held[3:7]
+        assert parts.lost == ()
+        one.execute("commit")
+        again = run(two, parted(pgq.sql, _write(two, pgq, list(parts.held))))
+    assert again.applied == frozenset()
+    assert [outcome.job_id for outcome in again.lost] == held[3:7]
 
 
 def _drop_partitions(database: str, day: str = "") -> None:
