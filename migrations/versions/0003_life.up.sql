@@ -179,11 +179,15 @@ declare
   waiting_limit integer;
   previous_wait text := current_setting('lock_timeout');
 begin
-  if enqueue_v1.task is null or enqueue_v1.task !~ '^[A-Za-z0-9_.:-]{1,200}$' then
+  if enqueue_v1.task is null or enqueue_v1.task ~ '[^A-Za-z0-9_.:-]'
+    or length(enqueue_v1.task) not between 1 and 200
+  then
     raise exception 'task name % is not valid: 1 to 200 letters, digits and the signs _ . : -',
       coalesce(quote_literal(enqueue_v1.task), 'null') using errcode = '22023';
   end if;
-  if enqueue_v1.queue is null or enqueue_v1.queue !~ '^[A-Za-z0-9_.:-]{1,100}$' then
+  if enqueue_v1.queue is null or enqueue_v1.queue ~ '[^A-Za-z0-9_.:-]'
+    or length(enqueue_v1.queue) not between 1 and 100
+  then
     raise exception 'queue name % is not valid: 1 to 100 letters, digits and the signs _ . : -',
       coalesce(quote_literal(enqueue_v1.queue), 'null') using errcode = '22023';
   end if;

@@ -133,7 +133,7 @@ $$;
 CREATE FUNCTION pgqueue.enqueue_v1(task text, payload jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 5, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, tenant text DEFAULT NULL::text, tags text[] DEFAULT '{}'::text[], unique_key text DEFAULT NULL::text, unique_mode text DEFAULT 'skip'::text, unique_for interval DEFAULT NULL::interval, max_attempts integer DEFAULT 1, timeout double precision DEFAULT NULL::double precision, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, headers jsonb DEFAULT '{}'::jsonb, unique_wait interval DEFAULT '00:00:05'::interval) RETURNS TABLE(job_id bigint, is_new boolean)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
-    AS $_$
+    AS $$
 #variable_conflict use_column
 declare
   -- Beyond, a time cannot be read back in every zone: one such job would stop whoever claims it.
@@ -146,11 +146,15 @@ declare
   waiting_limit integer;
   previous_wait text := current_setting('lock_timeout');
 begin
-  if enqueue_v1.task is null or enqueue_v1.task !~ '^[A-Za-z0-9_.:-]{1,200}$' then
+  if enqueue_v1.task is null or enqueue_v1.task ~ '[^A-Za-z0-9_.:-]'
+    or length(enqueue_v1.task) not between 1 and 200
+  then
     raise exception 'task name % is not valid: 1 to 200 letters, digits and the signs _ . : -',
       coalesce(quote_literal(enqueue_v1.task), 'null') using errcode = '22023';
   end if;
-  if enqueue_v1.queue is null or enqueue_v1.queue !~ '^[A-Za-z0-9_.:-]{1,100}$' then
+  if enqueue_v1.queue is null or enqueue_v1.queue ~ '[^A-Za-z0-9_.:-]'
+    or length(enqueue_v1.queue) not between 1 and 100
+  then
     raise exception 'queue name % is not valid: 1 to 100 letters, digits and the signs _ . : -',
       coalesce(quote_literal(enqueue_v1.queue), 'null') using errcode = '22023';
   end if;
@@ -367,7 +371,7 @@ exception
     raise exception 'unique key % is held by an open transaction', quote_literal(enqueue_v1.unique_key)
       using errcode = 'PQ003', hint = 'try again, or put keyed enqueues last in a transaction';
 end
-$_$;
+$$;
 
 CREATE FUNCTION pgqueue.make_partitions(days_ahead integer DEFAULT 14) RETURNS integer
     LANGUAGE plpgsql
@@ -720,7 +724,7 @@ CREATE TABLE pgqueue.jobs (
     CONSTRAINT jobs_live_state CHECK ((state = ANY (ARRAY['queued'::text, 'blocked'::text, 'waiting'::text, 'running'::text]))),
     CONSTRAINT jobs_payload CHECK ((jsonb_typeof(payload) = 'object'::text)),
     CONSTRAINT jobs_priority CHECK (((priority >= 0) AND (priority <= 9))),
-    CONSTRAINT jobs_queue CHECK ((queue ~ '^[A-Za-z0-9_.:-]{1,100}$'::text)),
+    CONSTRAINT jobs_queue CHECK (((queue !~ '[^A-Za-z0-9_.:-]'::text) AND ((length(queue) >= 1) AND (length(queue) <= 100)))),
     CONSTRAINT jobs_running_is_held CHECK ((((state = 'running'::text) = (lease IS NOT NULL)) AND ((state = 'running'::text) = (worker_id IS NOT NULL)) AND ((state <> 'running'::text) OR (started_at IS NOT NULL)))),
     CONSTRAINT jobs_task CHECK (((length(task) >= 1) AND (length(task) <= 200))),
     CONSTRAINT jobs_timeout CHECK (((timeout > (0)::double precision) AND (timeout < 'Infinity'::double precision))),
