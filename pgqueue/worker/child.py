@@ -33,7 +33,7 @@ from pgqueue.tasks.payload import Signature, signature_of
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.notepad import Notepad
-from pgqueue.worker.results import completed
+from pgqueue.worker.results import completed, said_by
 
 CONNECTIONS = 2
 """Connections a child opens at most, at the first `job.transaction()`."""
@@ -150,7 +150,7 @@ def _told(error: BaseException, running: RunningJob) -> Answer:
     return Answer(
         error=_pickled(error),
         error_type=type(error).__qualname__,
-        message=str(error),
+        message=said_by(error),
         trace="".join(traceback.format_exception(error)),
         database_lost=running.database_lost,
     )

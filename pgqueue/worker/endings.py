@@ -19,10 +19,12 @@ from pgqueue.errors import (
     Snooze,
     Verdict,
 )
+from pgqueue.events import DutyFailed, emit
 from pgqueue.job import Ended, Job, NotStorable, Outcome, Requeued, State, storable_json
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.processes import NotStarted
+from pgqueue.worker.results import said_by
 from pgqueue.worker.rollout import ROLLOUT_WAIT
 
 MESSAGE_LIMIT = 2_000
@@ -125,7 +127,7 @@ class Endings:
             "attempt": job.attempt,
             "reason": reason,
             "type": type(error).__qualname__,
-            "message": self._safe(str(error))[:MESSAGE_LIMIT],
+            "message": self._safe(said_by(error))[:MESSAGE_LIMIT],
         }
         if not isinstance(error, Verdict | PayloadInvalid | NotStorable):
             lines = traceback.format_exception(error)
@@ -134,7 +136,13 @@ class Endings:
 
     def _safe(self, text: str) -> str:
         """Without secrets, by the app's hook, and without what Postgres cannot store."""
-        return _storable(self._redact(text))
+        try:
+            return _storable(self._redact(text))
+        except Exception as error:  # noqa: BLE001 - the app's hook may raise anything
+            # Neither the text nor what the hook says of it: both may hold the secret.
+            kind = type(error).__qualname__
+            emit(DutyFailed("redact", f"the app's hook raised {kind}"))
+            return f"<kept back: the hook that takes out secrets raised {kind}>"
 
 
 def lease_of(job: Job) -> int:

@@ -30,3 +30,11 @@ def completed(job: Job, value: Any) -> Ended:
         raise NotStorable(f"not JSON: {error}") from None
     result = storable_json(plain, limit=RESULT_LIMIT)
     return Ended(job.id, lease, State.COMPLETED, result)
+
+
+def said_by(error: BaseException) -> str:
+    """The message of an exception; of one whose own `__str__` raises, that it does."""
+    try:
+        return str(error)
+    except Exception as own:  # noqa: BLE001 - a handler's class may do anything
+        return f"<no message: {type(error).__qualname__}.__str__ raised {type(own).__qualname__}>"
