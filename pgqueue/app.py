@@ -25,7 +25,7 @@ from pgqueue.engine.result import polls, value_of
 from pgqueue.engine.retention import Pruned, plan_retention
 from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, Retry
-from pgqueue.operations import Operations
+from pgqueue.operations import Operations, checked_id
 from pgqueue.schedule import store
 from pgqueue.schedule.store import Schedule, Stored
 from pgqueue.schedule.tick import Ticked, tick
@@ -151,11 +151,12 @@ class PgQueue(Operations):
 
     def get_job(self, job_id: int) -> Job:
         """A job by id, live or finished; raises JobNotFound."""
-        return self._known(self._run(inspect.get_job(self.sql, job_id), None))
+        return self._known(self._run(inspect.get_job(self.sql, checked_id(job_id)), None))
 
     async def aget_job(self, job_id: int) -> Job:
         """`get_job` for async code."""
-        return self._known(await self._arun(inspect.get_job(self.sql, job_id), None))
+        steps = inspect.get_job(self.sql, checked_id(job_id))
+        return self._known(await self._arun(steps, None))
 
     def set_quota(self, tenant: str, max_waiting: int | None) -> None:
         """Let at most `max_waiting` jobs of a tenant wait; '*' is every tenant without its own.

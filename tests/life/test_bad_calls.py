@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import subprocess
@@ -163,6 +164,10 @@ CALLS: list[tuple[Callable[[Known], Any], type[Exception], str]] = [
     (lambda k: k.pgq.enqueue("add", [1]), PayloadInvalid, "must be a mapping of argument names"),
     (lambda k: k.pgq.enqueue("add", {1: 2}), PayloadInvalid, "must be a mapping of argument"),
     (lambda k: k.pgq.get_job(10**9), JobNotFound, "job 1000000000 does not exist"),
+    (lambda k: k.pgq.get_job("x"), ConfigError, "job id 'x' is not valid: a whole number from 1"),
+    (lambda k: k.pgq.get_job(None), ConfigError, "job id None is not valid: a whole number from 1"),
+    (lambda k: k.pgq.get_job(2**63), ConfigError, "job id 9223372036854775808 is not valid"),
+    (lambda k: asyncio.run(k.pgq.aget_job("x")), ConfigError, "job id 'x' is not valid: a whole"),
     (lambda k: k.pgq.cancel("x"), ConfigError, "job id 'x' is not valid: a whole number"),
     (lambda k: k.pgq.task(name="a b")(len), ConfigError, "task name 'a b' is not valid: 1 to 200"),
     (lambda k: k.pgq.task(name="add")(len), ConfigError, "two tasks are named 'add'"),
