@@ -26,7 +26,8 @@ def enqueue_job(sql: Sql, new: NewJob) -> Steps[Job]:
     if not _needs_rules(new):
         ((job_id, *times),) = yield Statement(sql["insert_job"], single)
         return _inserted(new, job_id, times)
-    ((job_id, _),) = yield from _by_the_rules(Statement(sql["enqueue_job"], single), [new])
+    params = {**single, "delay": _delay_given(new)}
+    ((job_id, _),) = yield from _by_the_rules(Statement(sql["enqueue_job"], params), [new])
     rows = yield Statement(sql["find_job"], {"id": job_id})
     if not rows:
         # Ended long ago, inside the period of its key, and dropped since.
@@ -45,12 +46,18 @@ def enqueue_jobs(sql: Sql, new_jobs: Sequence[NewJob]) -> Steps[list[int]]:
     if not any(_needs_rules(new) for new in new_jobs):
         rows = yield Statement(sql["insert_jobs"], columns)
         return [job_id for (job_id,) in rows]
-    rows = yield from _by_the_rules(Statement(sql["enqueue_jobs"], columns), new_jobs)
+    params = {**columns, "delays": [_delay_given(new) for new in new_jobs]}
+    rows = yield from _by_the_rules(Statement(sql["enqueue_jobs"], params), new_jobs)
     return [job_id for _, job_id in rows]
 
 
 def _needs_rules(new: NewJob) -> bool:
     return new.unique_key is not None or new.tenant is not None
+
+
+def _delay_given(new: NewJob) -> float | None:
+    """None for no delay: `replace` then leaves the time of a waiting job alone."""
+    return new.delay or None
 
 
 def _by_the_rules(statement: Statement, new_jobs: Sequence[NewJob]) -> Steps[Rows]:
@@ -83,7 +90,7 @@ def _single(new: NewJob) -> dict[str, Any]:
         "payload": storable_json(new.payload),
         "priority": new.priority,
         "run_at": new.run_at,
-        "delay": None if new.run_at is not None and _needs_rules(new) else new.delay,
+        "delay": new.delay,
         "tenant": new.tenant,
         "tags": list(new.tags),
         "unique_key": new.unique_key,
