@@ -7,7 +7,7 @@ quick. What it raises is reported to the `pgqueue.events` logger and does not di
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 _log = logging.getLogger(__name__)
@@ -211,24 +211,35 @@ class ScheduleFailed(Event):
 
 
 Subscriber = Callable[[Event], object]
-_subscribers: tuple[Subscriber, ...] = ()
+Kinds = Collection[type[Event]] | None
+"""Kinds of events; None means all."""
+
+_subscribers: tuple[tuple[Subscriber, Kinds], ...] = ()
 
 
-def subscribe(subscriber: Subscriber) -> Callable[[], None]:
-    """Call `subscriber` with every event from now on; returns the function that ends it."""
+def subscribe(subscriber: Subscriber, kinds: Kinds = None) -> Callable[[], None]:
+    """Call `subscriber` with every event of these kinds; returns the function that ends it."""
     global _subscribers  # noqa: PLW0603 - one process has one list of subscribers
-    _subscribers = (*_subscribers, subscriber)
+    entry = (subscriber, kinds)
+    _subscribers = (*_subscribers, entry)
 
     def unsubscribe() -> None:
         global _subscribers  # noqa: PLW0603 - see above
-        _subscribers = tuple(other for other in _subscribers if other is not subscriber)
+        _subscribers = tuple(other for other in _subscribers if other is not entry)
 
     return unsubscribe
 
 
+def is_wanted(kind: type[Event]) -> bool:
+    """Whether anybody listens: at thousands of jobs a second an event for nobody is dear."""
+    return any(kinds is None or kind in kinds for _, kinds in _subscribers)
+
+
 def emit(event: Event) -> None:
-    """Tell every subscriber."""
-    for subscriber in _subscribers:
+    """Tell every subscriber that listens to this kind."""
+    for subscriber, kinds in _subscribers:
+        if kinds is not None and type(event) not in kinds:
+            continue
         try:
             subscriber(event)
         except Exception:  # noqa: BLE001 - whatever a subscriber raises, the queue goes on

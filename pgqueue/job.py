@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import psycopg
@@ -187,8 +187,7 @@ class Job:
         return self._handle
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The job is over: move it to `finished_jobs`."""
 
     job_id: int
@@ -198,8 +197,7 @@ class Ended:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Requeued:
+class Requeued(NamedTuple):
     """The job comes again after `delay` seconds; `uncounted` tries are given back."""
 
     job_id: int

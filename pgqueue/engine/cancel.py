@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pgqueue.db.run import Statement, Steps
+from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.operate import Operator
-from pgqueue.job import Job
 
 Sql = Mapping[str, str]
 
@@ -61,7 +61,7 @@ def cancel_jobs(
     )
 
 
-def find_cancel_marks(sql: Sql, jobs: Collection[Job]) -> Statement:
+def find_cancel_marks(sql: Sql, jobs: Collection[ClaimedJob]) -> Statement:
     """Which of these running jobs somebody wants stopped; rows of (id,)."""
     params = {"ids": [job.id for job in jobs], "leases": [job.lease for job in jobs]}
     return Statement(sql["find_cancel_marks"], params)

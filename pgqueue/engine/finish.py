@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -102,21 +102,35 @@ def prove_lease(sql: Sql, job_id: int, lease: int, began: datetime) -> Steps[boo
 
 def _finish(sql: Sql, ended: Sequence[Ended]) -> Statement:
     params = {
-        "ids": [outcome.job_id for outcome in ended],
-        "leases": [outcome.lease for outcome in ended],
-        "states": [str(outcome.state) for outcome in ended],
-        "results": [outcome.result for outcome in ended],
-        "errors": [outcome.error for outcome in ended],
+        "ids": _numbers(outcome.job_id for outcome in ended),
+        "leases": _numbers(outcome.lease for outcome in ended),
+        "states": _words(outcome.state for outcome in ended),
+        "results": _or_none([outcome.result for outcome in ended]),
+        "errors": _or_none([outcome.error for outcome in ended]),
     }
     return Statement(sql["finish_jobs"], params)
 
 
 def _requeue(sql: Sql, requeued: Sequence[Requeued]) -> Statement:
     params = {
-        "ids": [outcome.job_id for outcome in requeued],
-        "leases": [outcome.lease for outcome in requeued],
+        "ids": _numbers(outcome.job_id for outcome in requeued),
+        "leases": _numbers(outcome.lease for outcome in requeued),
         "delays": [outcome.delay for outcome in requeued],
-        "uncounted": [outcome.uncounted for outcome in requeued],
-        "errors": [outcome.error for outcome in requeued],
+        "uncounted": _numbers(outcome.uncounted for outcome in requeued),
+        "errors": _or_none([outcome.error for outcome in requeued]),
     }
     return Statement(sql["requeue_jobs"], params)
+
+
+# As array literals: the driver spends a microsecond on each element of a list.
+def _numbers(numbers: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _words(words: Iterable[str]) -> str:
+    return "{" + ",".join(words) + "}"
+
+
+def _or_none(texts: list[str | None]) -> list[str | None]:
+    """Empty when all are None: unnest fills what is shorter with null."""
+    return texts if any(text is not None for text in texts) else []

@@ -21,10 +21,12 @@ from pgqueue.events import Event
 Line = tuple[str, str]
 """Level and message."""
 
+_NUMBERS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
+
 
 def configure(level: str = "info") -> None:
     """Send structlog and standard logging to stderr, and every event of pgqueue with them."""
-    number = logging.getLevelNamesMapping()[level.upper()]
+    number = _NUMBERS[level.lower()]
     tty = sys.stderr.isatty()
     renderer: Any = structlog.dev.ConsoleRenderer() if tty else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -39,7 +41,8 @@ def configure(level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=number, handlers=[_StandardLogs()], force=True)
-    events.subscribe(log_event)
+    kinds = set(_WORDINGS) if number <= logging.DEBUG else set(_WORDINGS) - _FOR_DEBUG
+    events.subscribe(_logging_from(number), kinds)
 
 
 class _StandardLogs(logging.Handler):
@@ -56,12 +59,18 @@ def line_of(event: Event) -> Line | None:
     return wording(event) if wording else None
 
 
-def log_event(event: Event) -> None:
-    """Write one event; kinds without a wording here are not logged."""
-    line = line_of(event)
-    if line is None:
-        return
-    level, message = line
+def _logging_from(number: int) -> Callable[[Event], None]:
+    """Writes events of this level and above; what is below costs a look at its wording."""
+
+    def log_event(event: Event) -> None:
+        line = line_of(event)
+        if line is not None and _NUMBERS[line[0]] >= number:
+            _write(event, *line)
+
+    return log_event
+
+
+def _write(event: Event, level: str, message: str) -> None:
     facts = {name: value for name, value in asdict(event).items() if value is not None}
     if isinstance(facts.get("error"), str):
         facts |= _short_error(facts.pop("error"))
@@ -85,6 +94,9 @@ def _ended(event: Any) -> Line:
     level = {"completed": "debug", "cancelled": "info"}.get(event.state, "error")
     return level, f"job {event.state}"
 
+
+_FOR_DEBUG = {events.JobStarted}
+"""Kinds that only show at debug: whoever does not, need not even hear of them."""
 
 _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
     events.WorkerStarted: lambda _: ("info", "worker started"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NotRequired
@@ -55,14 +57,15 @@ class Signature:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
         return payload
 
-    def arguments(self, payload: Mapping[str, Json]) -> dict[str, Any]:
-        """The keyword arguments of a stored payload; raises PayloadInvalid."""
+    def arguments(self, payload: str) -> dict[str, Any]:
+        """The keyword arguments of a stored payload, which is JSON; raises PayloadInvalid."""
         try:
             # As JSON: a strict model takes a time as text from JSON, but not from Python.
-            return self.adapter.validate_json(storable_json(payload))
+            return self.adapter.validate_json(_without_infinity(payload))
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
-        except NotStorable as error:  # jsonb holds 1e999, a float does not
+        # ValueError: a whole number of more digits than Python reads.
+        except (NotStorable, ValueError) as error:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,6 +146,16 @@ def _adapter(task: str, taken: dict[str, Any], *, open_ended: bool) -> TypeAdapt
         return TypeAdapter(payload)
     except PydanticSchemaGenerationError as error:
         raise ConfigError(f"task {task!r}: {str(error).splitlines()[0]}") from None
+
+
+# jsonb holds 1e999, and writes it out; a float would read infinity.
+_MAY_BE_INFINITE = re.compile(r"\d{309}")
+
+
+def _without_infinity(payload: str) -> str:
+    if _MAY_BE_INFINITE.search(payload):
+        storable_json(json.loads(payload))
+    return payload
 
 
 def _check_storable(payload: Mapping[str, Json], valid: Mapping[str, Any]) -> None:

@@ -20,14 +20,14 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from pgqueue.db.pools import Pools
+from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.finish import prove_lease
 from pgqueue.engine.notes import LogLine, Note, Progress
-from pgqueue.job import Job
 from pgqueue.sql import load
 from pgqueue.tasks.payload import Signature, signature_of
 from pgqueue.tasks.running import RunningJob
@@ -47,7 +47,7 @@ class Call:
 
     module: str
     function: str
-    job: Job
+    job: ClaimedJob
     conninfo: str
     schema: str
     memory_limit: int | None
@@ -100,7 +100,7 @@ def call(asked: Call) -> Answer:
             function, signature = _found(asked)
             arguments = signature.arguments(job.payload)
             if signature.job_parameter:
-                arguments[signature.job_parameter] = replace(job, _handle=running)
+                arguments[signature.job_parameter] = job.job(running)
             return Answer(completed(job, function(**arguments)).result)
     except BaseException as error:  # noqa: BLE001 - told to the parent, SystemExit, too
         if isinstance(error, MemoryError) and asked.memory_limit is not None:
@@ -108,15 +108,9 @@ def call(asked: Call) -> Answer:
         return _told(error, running)
 
 
-def _running_job(job: Job, sql: Mapping[str, str], conninfo: str) -> RunningJob:
-    lease = job.lease or 0
-    return RunningJob(
-        job.id,
-        lease,
-        _pools(conninfo),
-        lambda began: prove_lease(sql, job.id, lease, began),
-        _LineToParent(),
-    )
+def _running_job(job: ClaimedJob, sql: Mapping[str, str], conninfo: str) -> RunningJob:
+    prove = partial(prove_lease, sql, job.id, job.lease)
+    return RunningJob(job.id, job.lease, _pools(conninfo), prove, _LineToParent())
 
 
 @cache

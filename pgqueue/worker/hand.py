@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.rescue import InHand
-from pgqueue.job import Job, Outcome
+from pgqueue.job import Outcome
 
-Try = tuple[int, int | None]
+Try = tuple[int, int]
 """A job's id and lease: a handler that winds up slowly may still run an older try of its job."""
 
 
@@ -21,8 +22,8 @@ class Hand:
     """Bookkeeping of one worker; changed on the event loop, read by the heart's thread."""
 
     def __init__(self) -> None:
-        self.waiting: deque[Job] = deque()
-        self.running: dict[Try, Job] = {}
+        self.waiting: deque[ClaimedJob] = deque()
+        self.running: dict[Try, ClaimedJob] = {}
         self.ended: list[Outcome] = []
         self.leases_in_flight: set[int] = set()
         self._writing: list[Outcome] = []

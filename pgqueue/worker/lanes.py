@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
+from pgqueue.db.run import time_of
 from pgqueue.engine.claim import LANE_START, Claimed, Lane
 
 PROMOTE_EVERY = 8
@@ -97,11 +98,14 @@ class LaneBook:
             self._next_sweep = now + wait * (0.75 + 0.25 * self._rand())
         if claimed.locked > len(claimed.jobs):
             return
-        last: dict[tuple[str, int], tuple[datetime, int]] = {}
+        last: dict[tuple[str, int], tuple[int, int]] = {}
         for job in claimed.jobs:
             lane = (job.queue, job.priority)
-            last[lane] = max(last.get(lane, LANE_START), (job.run_at, job.id))
-        self._bounds.update(last)
+            place = (job.run_at, job.id)
+            if lane not in last or last[lane] < place:
+                last[lane] = place
+        for lane, (run_at, job_id) in last.items():
+            self._bounds[lane] = (time_of(run_at), job_id)
 
 
 def _by_priority(lanes: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]:

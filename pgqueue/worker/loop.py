@@ -7,7 +7,7 @@ thrown away leaves jobs `running` for nobody.
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextvars
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +15,10 @@ from contextlib import suppress
 
 from pgqueue.db.run import Rows, Statement, Steps
 from pgqueue.engine.cancel import find_cancel_marks
-from pgqueue.engine.claim import Claimed, find_lanes
+from pgqueue.engine.claim import Claimed, ClaimedJob, find_lanes
 from pgqueue.engine.finish import Written
-from pgqueue.events import DutyFailed, EndingsHeldUp, JobsClaimed, LeasesLost, emit
-from pgqueue.job import Ended, Job, Outcome, Requeued, State
+from pgqueue.events import DutyFailed, EndingsHeldUp, JobsClaimed, LeasesLost, emit, is_wanted
+from pgqueue.job import Ended, Outcome, Requeued, State
 from pgqueue.worker.exchange import Exchange, Order
 from pgqueue.worker.hand import Hand, Try
 from pgqueue.worker.lanes import LaneBook
@@ -31,7 +31,18 @@ BATCH = 500
 """Most outcomes written, and most jobs claimed, in one round."""
 
 PREFETCH_SECONDS = 0.05
-"""How much work beyond the free slots is fetched ahead, in time at the present pace."""
+MOST_AHEAD = 2 * BATCH
+"""How much work beyond the free slots is fetched ahead: in time at the present pace, and in jobs.
+Two batches, so that one is run while the next is on its way."""
+
+FAST = 1000.0
+FLUSH_COUNT = 250
+FLUSH_AFTER = 0.005
+"""Above so many jobs a second endings are gathered, up to so many or for so many seconds: a round
+for each would cost more than the jobs."""
+
+TURN = 0.002
+"""Seconds that handlers which never wait may hold the event loop, until others get their turn."""
 
 KEEP_WAITING = 1.0
 """Seconds after which claimed jobs that found no free slot are given back to the fleet."""
@@ -70,7 +81,10 @@ class ClaimLoop:
         self._poll_interval = poll_interval
         self._on_lost_reply = on_lost_reply
         self._wake = asyncio.Event()
-        self._handlers: dict[Try, asyncio.Task[Settled | None]] = {}
+        self._handlers: dict[Try, asyncio.Task[None]] = {}
+        self._slots: set[asyncio.Task[None]] = set()
+        self._turn_ends = 0.0
+        self._first_ended = 0.0
         self._claiming = True
         self._held_off = False
         self._has_more = False
@@ -108,8 +122,8 @@ class ClaimLoop:
 
     def cancel_running(self) -> None:
         """End every handler; their jobs are handed back without costing an attempt."""
-        for handler in self._handlers.values():
-            handler.cancel()
+        for slot in list(self._handlers.values()):
+            slot.cancel()
 
     def hold_off(self) -> None:
         """Stop all handlers and claim nothing until `resume`: our leases may be taken."""
@@ -147,13 +161,14 @@ class ClaimLoop:
         self._on_lost_reply()
 
     async def _wait(self) -> None:
-        if self._hand.ended or (self._has_more and self._room() > 0):
+        if self._is_flush_due(time.monotonic()) or (self._has_more and self._wants() > 0):
             # One turn of the event loop, so that handlers get theirs between two full rounds.
             await asyncio.sleep(0)
             return
         due = [self._next_poll] if self._may_claim() else []
         due += [self._next_attend] if self._hand.running else []
         due += [self._hand.held_until] if self._hand.held_until is not None else []
+        due += [self._first_ended + FLUSH_AFTER] if self._hand.ended else []
         timeout = max(0.0, min(due) - time.monotonic()) if due else None
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), timeout)
@@ -173,8 +188,8 @@ class ClaimLoop:
             await self._attend(now)
         if self._may_claim() and now >= self._next_poll:
             await self._look_for_lanes(now)
-        room = self._room() if self._may_claim() and self._has_more else 0
-        if room > 0 or self._hand.ended:
+        room = self._wants() if self._may_claim() and self._has_more else 0
+        if room > 0 or self._is_flush_due(now):
             await self._write_and_claim(min(room, BATCH))
         if was_empty and self._found_nothing and self._reconciled == self.lost_replies:
             self.idle.set()
@@ -244,18 +259,33 @@ class ClaimLoop:
     def _may_claim(self) -> bool:
         return self._claiming and not self._held_off
 
-    def _room(self) -> int:
+    def _is_flush_due(self, now: float) -> bool:
+        hand = self._hand
+        if not hand.ended:
+            return False
+        return (
+            len(hand.ended) >= FLUSH_COUNT
+            or not (hand.running or hand.waiting)
+            or now - self._first_ended >= FLUSH_AFTER
+            or self._pace.per_second(now) < FAST
+        )
+
+    def _wants(self) -> int:
+        """How many jobs to claim now. With work in hand only a large order is worth a round."""
         ahead = int(self._pace.per_second(time.monotonic()) * PREFETCH_SECONDS)
-        used = len(self._hand) + len(self._runner.lingering)
-        return self._concurrency + min(ahead, BATCH) - used
+        most = self._concurrency + min(ahead, MOST_AHEAD)
+        room = most - len(self._hand) - len(self._runner.lingering)
+        is_large = room >= min(BATCH, most // 2)
+        return room if is_large or not self._hand.waiting else 0
 
     def _take(self, claimed: Claimed) -> None:
         if not claimed.jobs:
             return
         self.idle.clear()
         self._took_at = time.monotonic()
-        worker_id = self._worker_id()
-        emit(JobsClaimed(worker_id, tuple(job.id for job in claimed.jobs), claimed.lease))
+        if is_wanted(JobsClaimed):
+            ids = tuple(job.id for job in claimed.jobs)
+            emit(JobsClaimed(self._worker_id(), ids, claimed.lease))
         order = sorted(claimed.jobs, key=lambda job: (-job.priority, job.run_at, job.id))
         first_suspect = next((job for job in order if job.suspect), None)
         for job in order:
@@ -268,24 +298,66 @@ class ClaimLoop:
         self._start_waiting()
 
     def _start_waiting(self) -> None:
-        hand = self._hand
-        while hand.waiting and len(hand.running) + len(self._runner.lingering) < self._concurrency:
-            job = hand.waiting.popleft()
-            hand.running[job.id, job.lease] = job
-            handler = asyncio.create_task(self._runner.run(job), name=f"{job.task} {job.id}")
-            self._handlers[job.id, job.lease] = handler
-            handler.add_done_callback(functools.partial(self._ended, job))
+        for _ in range(min(len(self._hand.waiting), self._concurrency - len(self._slots))):
+            slot = asyncio.create_task(self._slot(), name="slot")
+            self._slots.add(slot)
+            slot.add_done_callback(self._slot_ended)
 
-    def _ended(self, job: Job, handler: asyncio.Task[Settled | None]) -> None:
-        self._pace.count(time.monotonic())
-        del self._hand.running[job.id, job.lease]
-        del self._handlers[job.id, job.lease]
-        settled = _settled(job, handler)
+    async def _slot(self) -> None:
+        """Runs one job after another while some wait: a task for each would cost more than it."""
+        me, context = _this_task(), contextvars.copy_context()
+        while (job := self._next()) is not None:
+            key = (job.id, job.lease)
+            self._hand.running[key] = job
+            self._handlers[key] = me
+            settled = await self._run(job)
+            self._ended(key, settled)
+            # What a handler left behind is not for the next one: neither a context variable nor
+            # a cancellation that has not arrived yet.
+            if me.cancelling() or contextvars.copy_context() != context:
+                return
+            if time.monotonic() >= self._turn_ends:
+                await self._next_turn()
+
+    def _next(self) -> ClaimedJob | None:
+        busy = len(self._hand.running) + len(self._runner.lingering)
+        if not self._hand.waiting or busy >= self._concurrency:
+            return None
+        return self._hand.waiting.popleft()
+
+    async def _next_turn(self) -> None:
+        await asyncio.sleep(0)
+        now = time.monotonic()
+        if now >= self._turn_ends:
+            self._turn_ends = now + TURN
+
+    def _slot_ended(self, slot: asyncio.Task[None]) -> None:
+        self._slots.discard(slot)
+        if not slot.cancelled() and (error := slot.exception()) is not None:
+            emit(DutyFailed("slot", f"{type(error).__name__}: {error}"))
+        self._start_waiting()
+
+    async def _run(self, job: ClaimedJob) -> Settled | None:
+        try:
+            return await self._runner.run(job)
+        except asyncio.CancelledError:
+            return Settled(_handed_back(job))
+        except Exception as error:  # noqa: BLE001 - told, and no error of ours may end a worker
+            # An error in our own code: the job waits a minute for better days and loses no try.
+            emit(DutyFailed("run", f"{type(error).__name__}: {error}"))
+            return Settled(Requeued(job.id, job.lease, delay=60.0, uncounted=1))
+
+    def _ended(self, key: Try, settled: Settled | None) -> None:
+        now = time.monotonic()
+        self._pace.count(now)
+        del self._hand.running[key]
+        del self._handlers[key]
         if settled is not None and settled.written:
             self.completed += 1
         elif settled is not None:
+            if not self._hand.ended:
+                self._first_ended = now
             self._hand.ended.append(settled.outcome)
-        self._start_waiting()
         self._wake.set()
 
     def _give_up_waiting(self) -> None:
@@ -307,19 +379,14 @@ class ClaimLoop:
             emit(LeasesLost(self._worker_id(), ids))
 
 
-def _settled(job: Job, handler: asyncio.Task[Settled | None]) -> Settled | None:
-    if handler.cancelled():  # before its first step
-        return Settled(_handed_back(job))
-    error = handler.exception()
-    if error is None:
-        return handler.result()
-    # An error in our own code: the job waits a minute for better days and loses no try.
-    emit(DutyFailed("run", f"{type(error).__name__}: {error}"))
-    return Settled(Requeued(job.id, job.lease or 0, delay=60.0, uncounted=1))
+def _handed_back(job: ClaimedJob) -> Requeued:
+    return Requeued(job.id, job.lease, uncounted=1)
 
 
-def _handed_back(job: Job) -> Requeued:
-    return Requeued(job.id, job.lease or 0, uncounted=1)
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task; the type cannot say it
+    return task
 
 
 def _one(statement: Statement) -> Steps[Rows]:

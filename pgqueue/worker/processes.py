@@ -18,9 +18,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from pgqueue.engine.claim import ClaimedJob
 from pgqueue.errors import ConfigError, ExtraMissing, HandlerCrashed
 from pgqueue.events import DutyFailed, emit
-from pgqueue.job import Job
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.child import Answer, Call, call, enter, note_of, revived
@@ -73,7 +73,7 @@ class Processes:
                 "a child process has to find it under that name"
             )
 
-    async def run(self, task: Task[Any], job: Job, running: RunningJob) -> str | None:
+    async def run(self, task: Task[Any], job: ClaimedJob, running: RunningJob) -> str | None:
         """Run the handler in a child; returns its result as JSON.
 
         Raises what the handler raised, HandlerCrashed when its process died, NotStarted when it

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Statement, arun, run
+from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.finish import finish_within, prove_lease
 from pgqueue.engine.notes import note_statements
 from pgqueue.errors import LeaseLost, PayloadInvalid
-from pgqueue.events import JobEnded, JobRequeued, JobStarted, LeasesLost, emit
-from pgqueue.job import Ended, Job, Outcome, Requeued, State
+from pgqueue.events import JobEnded, JobRequeued, JobStarted, LeasesLost, emit, is_wanted
+from pgqueue.job import Ended, Outcome, Requeued, State
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
-from pgqueue.worker.endings import DATABASE_AWAY_WAIT, Endings, lease_of, unfit
+from pgqueue.worker.endings import DATABASE_AWAY_WAIT, Endings, unfit
 from pgqueue.worker.hand import Try
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.results import completed
 
+_NO_LIMIT = contextlib.nullcontext()
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+
+class Settled(NamedTuple):
     """How a try ended; `written` when the handler's own transaction holds the ending already."""
 
     outcome: Outcome
@@ -65,29 +67,25 @@ class Runner:
         self.lingering: set[asyncio.Future[Any]] = set()
         """Threads that still run although their job has ended here: timed out or handed back."""
 
-    async def run(self, job: Job) -> Settled | None:
+    async def run(self, job: ClaimedJob) -> Settled | None:
         """Run the handler; None when the lease was lost meanwhile and nothing is to be written.
 
         Cancelling this coroutine hands the job back without costing an attempt.
         """
         started = time.monotonic()
-        emit(JobStarted(job.id, job.task, job.attempt))
-        running = RunningJob(
-            job.id,
-            lease_of(job),
-            self._pools,
-            lambda began: prove_lease(self._sql, job.id, lease_of(job), began),
-            self._notepad,
-        )
+        if is_wanted(JobStarted):
+            emit(JobStarted(job.id, job.task, job.attempt))
+        prove = functools.partial(prove_lease, self._sql, job.id, job.lease)
+        running = RunningJob(job.id, job.lease, self._pools, prove, self._notepad)
         self._running[job.id, job.lease] = running
         try:
             settled = await self._settle(job, running)
         except LeaseLost:
-            emit(LeasesLost(job.worker_id or 0, (job.id,)))
+            emit(LeasesLost(job.worker_id, (job.id,)))
             return None
         finally:
             del self._running[job.id, job.lease]
-        _tell(job, settled.outcome, time.monotonic() - started)
+        _tell(job, settled.outcome, started)
         return settled
 
     def cancel(self, key: Try) -> None:
@@ -96,7 +94,7 @@ class Runner:
             self._running[key].cancel_requested = True
             self._running[key].stop()
 
-    async def _settle(self, job: Job, running: RunningJob) -> Settled:
+    async def _settle(self, job: ClaimedJob, running: RunningJob) -> Settled:
         if ended := unfit(job):
             return Settled(ended)
         task = self._tasks.get(job.task)
@@ -107,11 +105,12 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - a type's own validator may raise anything
             return Settled(self._endings.failed(job, "payload-invalid", error))
         if task.signature.job_parameter:
-            arguments[task.signature.job_parameter] = replace(job, _handle=running)
+            arguments[task.signature.job_parameter] = job.job(running)
         # A job inserted by SQL or by a schedule carries no timeout of its own.
-        limit = asyncio.timeout(job.timeout or task.options.timeout)
+        seconds = job.timeout or task.options.timeout
+        limit = None if seconds is None else asyncio.timeout(seconds)
         try:
-            async with limit:
+            async with limit or _NO_LIMIT:
                 return await self._call(task, job, running, arguments)
         except LeaseLost:
             raise
@@ -119,12 +118,12 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - recorded
             if _lacks_partition(error):
                 self._on_no_partition()
-                return Settled(Requeued(job.id, lease_of(job), DATABASE_AWAY_WAIT, uncounted=1))
-            timed_out = limit.expired()
+                return Settled(Requeued(job.id, job.lease, DATABASE_AWAY_WAIT, uncounted=1))
+            timed_out = limit is not None and limit.expired()
             return Settled(self._endings.of_error(task, job, running, error, timed_out=timed_out))
 
     async def _call(
-        self, task: Task[Any], job: Job, running: RunningJob, arguments: dict[str, Any]
+        self, task: Task[Any], job: ClaimedJob, running: RunningJob, arguments: dict[str, Any]
     ) -> Settled:
         if task.isolation == "process":
             result = await self._processes.run(task, job, running)
@@ -142,7 +141,7 @@ class Runner:
         return settled
 
     async def _call_in_transaction(
-        self, task: Task[Any], job: Job, running: RunningJob, arguments: dict[str, Any]
+        self, task: Task[Any], job: ClaimedJob, running: RunningJob, arguments: dict[str, Any]
     ) -> Settled:
         async with running.aopen() as (connection, began):
             arguments[task.signature.connection_parameter or ""] = connection
@@ -153,7 +152,7 @@ class Runner:
         return Settled(ended, written=True)
 
     def _thread_transaction(
-        self, task: Task[Any], job: Job, running: RunningJob, arguments: dict[str, Any]
+        self, task: Task[Any], job: ClaimedJob, running: RunningJob, arguments: dict[str, Any]
     ) -> Settled:
         with running.open() as (connection, began):
             arguments[task.signature.connection_parameter or ""] = connection
@@ -164,7 +163,7 @@ class Runner:
                 raise LeaseLost(job.id, running.lease)
         return Settled(ended, written=True)
 
-    def _last_notes(self, job: Job) -> list[Statement]:
+    def _last_notes(self, job: ClaimedJob) -> list[Statement]:
         # The job's row goes with this transaction, and its notes have to be there before.
         return note_statements(self._sql, self._notepad.take_of(job.id), time.monotonic())
 
@@ -212,9 +211,11 @@ def _lacks_partition(error: BaseException) -> bool:
     )
 
 
-def _tell(job: Job, outcome: Outcome, seconds: float) -> None:
-    if isinstance(outcome, Ended):
+def _tell(job: ClaimedJob, outcome: Outcome, started: float) -> None:
+    if isinstance(outcome, Requeued):
+        seconds = time.monotonic() - started
+        emit(JobRequeued(job.id, job.task, job.attempt, outcome.delay, seconds, outcome.error))
+    elif is_wanted(JobEnded):
+        seconds = time.monotonic() - started
         state = str(outcome.state)
         emit(JobEnded(job.id, job.task, job.attempt, state, seconds, outcome.error))
-    else:
-        emit(JobRequeued(job.id, job.task, job.attempt, outcome.delay, seconds, outcome.error))

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgqueue.engine.claim import LANE_START, Claimed
-from pgqueue.job import Job, State
+from pgqueue.db.run import EPOCH
+from pgqueue.engine.claim import LANE_START, Claimed, ClaimedJob
 from pgqueue.worker.lanes import CHEAP, PROMOTE_EVERY, SWEEP_AT_MOST, SWEEP_SHARE, LaneBook
 
 T0 = datetime(2030, 1, 1, tzinfo=UTC)
@@ -23,17 +23,17 @@ def _book(lanes: list[tuple[str, int]], queues: tuple[str, ...] = ()) -> LaneBoo
     return book
 
 
-def _job(job_id: int, at: float, queue: str = "a", priority: int = 5) -> Job:
-    when = T0 + timedelta(seconds=at)
-    return Job(
-        id=job_id, task="t", queue=queue, priority=priority, state=State.RUNNING, payload={},
-        tenant=None, tags=(), unique_key=None, run_at=when, scheduled_at=when, attempt=1,
-        max_attempts=1, lease=1, worker_id=1, started_at=when, created_at=when, timeout=None,
-        headers={},
+def _job(job_id: int, at: float, queue: str = "a", priority: int = 5) -> ClaimedJob:
+    when = (T0 - EPOCH + timedelta(seconds=at)) // timedelta(microseconds=1)
+    return ClaimedJob(
+        id=job_id, task="t", queue=queue, priority=priority, payload="{}", tenant=None, tags=None,
+        unique_key=None, run_at=when, scheduled_at=when, attempt=1, max_attempts=1, lease=1,
+        worker_id=1, started_at=when, created_at=when, timeout=None, headers=None, expires_at=None,
+        cancel_requested_at=None, crashes=0, suspect=False,
     )  # fmt: skip
 
 
-def _claimed(*jobs: Job, locked: int | None = None) -> Claimed:
+def _claimed(*jobs: ClaimedJob, locked: int | None = None) -> Claimed:
     return Claimed(1, len(jobs) if locked is None else locked, jobs)
 
 

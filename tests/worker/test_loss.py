@@ -89,14 +89,7 @@ async def test_one_ending_that_postgres_refuses_fails_alone(
     poison = POISON[name]
     place = 17
     outcomes: list[Any] = [Ended(job_id, 7, State.COMPLETED) for job_id in held]
-    outcomes[place] = type(poison)(
-        **{
-            field: getattr(poison, field)
-            for field in poison.__dataclass_fields__
-            if field != "job_id"
-        },
-        job_id=held[place],
-    )
+    outcomes[place] = poison._replace(job_id=held[place])
     link = Link("test", lambda: database)
     exchange = Exchange(pgq.sql, link, Hand(), ["noop"], lambda: 1)
     _, written = await exchange.write_and_claim(outcomes, (), Order())
