@@ -19,7 +19,8 @@ from pgqueue.db.borrowed import aborrowed, borrowed
 from pgqueue.db.pools import Pools, is_direct
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.db.version import check_version
-from pgqueue.engine import enqueue, inspect, quota
+from pgqueue.engine import enqueue, inspect
+from pgqueue.engine.operate import this_user
 from pgqueue.engine.prune import prune
 from pgqueue.engine.result import polls, value_of
 from pgqueue.engine.retention import Pruned, plan_retention
@@ -158,13 +159,6 @@ class PgQueue(Operations):
         steps = inspect.get_job(self.sql, checked_id(job_id))
         return self._known(await self._arun(steps, None))
 
-    def set_quota(self, tenant: str, max_waiting: int | None) -> None:
-        """Let at most `max_waiting` jobs of a tenant wait; '*' is every tenant without its own.
-
-        None takes the quota away. Approximate: concurrent enqueuers may overshoot by their number.
-        """
-        self._run(quota.set_quota(self.sql, tenant, max_waiting), None)
-
     def result(self, job: Job, timeout: float | None = None) -> Json:
         """What `job.result` does."""
         waits = polls(job, timeout)
@@ -216,10 +210,11 @@ class PgQueue(Operations):
         return schedule
 
     def put_schedule(self, name: str, **definition: Any) -> Stored:
-        """Store a schedule now; takes what `schedule` takes, and `connection`."""
+        """Store a schedule now; takes what `schedule` takes, `connection`, and `by`: who acts."""
         connection = definition.pop("connection", None)
+        operator = definition.pop("by", None) or this_user()
         schedule = self._schedule(name=name, **definition)
-        return self._run(store.put_schedule(self.sql, schedule), connection)
+        return self._run(store.put_schedule(self.sql, schedule, operator), connection)
 
     def list_schedules(self) -> list[dict[str, Any]]:
         """All stored schedules, each a mapping with the SQL column names."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pgqueue.db.run import Steps
-from pgqueue.engine import delete, listing, queues, retry_jobs, why
+from pgqueue.engine import delete, listing, queues, quota, retry_jobs, why
 from pgqueue.engine.cancel import Cancelled, cancel_jobs
 from pgqueue.engine.delete import Deleted
 from pgqueue.engine.filters import JobFilter
@@ -23,6 +23,8 @@ from pgqueue.job import Json
 from pgqueue.settings import Settings
 from pgqueue.tasks.names import checked_queue
 from pgqueue.tasks.registry import Registry
+from pgqueue.tasks.task import TENANT_LIMIT
+from pgqueue.tasks.values import checked_text
 
 T = TypeVar("T")
 
@@ -187,6 +189,23 @@ class Operations(ABC):
         """`resume` for async code."""
         return await self._arun(self._resume(queue, by), None)
 
+    # -- quotas ----------------------------------------------------------------
+
+    def set_quota(
+        self, tenant: str, max_waiting: int | None, *, by: Operator | None = None
+    ) -> None:
+        """Let at most `max_waiting` jobs of a tenant wait; '*' is every tenant without its own.
+
+        None takes the quota away. Approximate: concurrent enqueuers may overshoot by their number.
+        """
+        self._run(self._set_quota(tenant, max_waiting, by), None)
+
+    async def aset_quota(
+        self, tenant: str, max_waiting: int | None, *, by: Operator | None = None
+    ) -> None:
+        """`set_quota` for async code."""
+        await self._arun(self._set_quota(tenant, max_waiting, by), None)
+
     # -- see -------------------------------------------------------------------
 
     def why(self, job_id: int) -> list[Cause]:
@@ -302,6 +321,10 @@ class Operations(ABC):
 
     def _resume(self, queue: str, by: Operator | None) -> Steps[bool]:
         return queues.resume_queue(self.sql, checked_queue(queue), by or this_user())
+
+    def _set_quota(self, tenant: str, max_waiting: int | None, by: Operator | None) -> Steps[None]:
+        named = checked_text("tenant", "" if tenant is None else tenant, TENANT_LIMIT) or ""
+        return quota.set_quota(self.sql, named, max_waiting, by or this_user())
 
     def _why(self, job_id: int) -> Steps[list[Cause]]:
         return why.why(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..common import AppOption, JsonOption, load_app, parsed_json, print_json, print_table, shown
+from ..operating import operator
 
 app = typer.Typer(
     help="Schedules: cron expressions and windows.", no_args_is_help=True, rich_markup_mode=None
@@ -77,6 +78,7 @@ def add(
         queue=queue,
         catch_up=catch_up,
         delay=delay,
+        by=operator(),
     )
     pgq.close()
     if json:

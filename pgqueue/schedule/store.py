@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pgqueue.db.run import Statement, Steps
+from pgqueue.engine.operate import Operator
 from pgqueue.errors import ConfigError
 from pgqueue.job import Json, storable_json
 from pgqueue.schedule.cron import Cron
@@ -74,8 +75,8 @@ class Stored:
     is_new: bool
 
 
-def put_schedule(sql: Sql, schedule: Schedule) -> Steps[Stored]:
-    """Add the schedule, or change the one of that name.
+def put_schedule(sql: Sql, schedule: Schedule, operator: Operator | None = None) -> Steps[Stored]:
+    """Add the schedule, or change the one of that name; audit_log tells it of an `operator`.
 
     A new or changed time fires first at its next instant from now on, by the database's clock.
     """
@@ -92,6 +93,8 @@ def put_schedule(sql: Sql, schedule: Schedule) -> Steps[Stored]:
         "max_attempts": schedule.task.retry.attempts,
         "window_parameters": schedule.window_parameters,
         "next_run_at": Cron(schedule.cron, schedule.timezone).next(now),
+        "who": operator.who if operator else None,
+        "source": operator.source if operator else None,
     }
     rows = yield Statement(sql["put_schedule"], params)
     schedule_id, next_run_at, is_new = rows[0]

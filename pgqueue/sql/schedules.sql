@@ -100,34 +100,51 @@ returning failures
 -- Adds a schedule, or changes the one of that name. A changed time starts from now; unchanged, the
 -- place it has reached is kept.
 -- name: put_schedule
-insert into pgqueue.schedules (
-  name, cron, timezone, task, queue, payload, catch_up, delay, max_attempts, window_parameters,
-  next_run_at
-)
-values (
-  %(name)s, %(cron)s, %(timezone)s, %(task)s, %(queue)s, %(payload)s::jsonb, %(catch_up)s,
-  %(delay)s, %(max_attempts)s, %(window_parameters)s::text[], %(next_run_at)s
-)
-on conflict (name) do update
-set
-  cron = excluded.cron,
-  timezone = excluded.timezone,
-  task = excluded.task,
-  queue = excluded.queue,
-  payload = excluded.payload,
-  catch_up = excluded.catch_up,
-  delay = excluded.delay,
-  max_attempts = excluded.max_attempts,
-  window_parameters = excluded.window_parameters,
-  next_run_at = case
-    when schedules.cron = excluded.cron and schedules.timezone = excluded.timezone
-      then schedules.next_run_at
-    else excluded.next_run_at
-  end,
-  failures = 0,
-  last_error = null,
-  retry_at = null
-returning id, next_run_at, xmax = 0 as is_new
+with
+  put as (
+    insert into pgqueue.schedules (
+      name, cron, timezone, task, queue, payload, catch_up, delay, max_attempts,
+      window_parameters, next_run_at
+    )
+    values (
+      %(name)s, %(cron)s, %(timezone)s, %(task)s, %(queue)s, %(payload)s::jsonb, %(catch_up)s,
+      %(delay)s, %(max_attempts)s, %(window_parameters)s::text[], %(next_run_at)s
+    )
+    on conflict (name) do update
+    set
+      cron = excluded.cron,
+      timezone = excluded.timezone,
+      task = excluded.task,
+      queue = excluded.queue,
+      payload = excluded.payload,
+      catch_up = excluded.catch_up,
+      delay = excluded.delay,
+      max_attempts = excluded.max_attempts,
+      window_parameters = excluded.window_parameters,
+      next_run_at = case
+        when schedules.cron = excluded.cron and schedules.timezone = excluded.timezone
+          then schedules.next_run_at
+        else excluded.next_run_at
+      end,
+      failures = 0,
+      last_error = null,
+      retry_at = null
+    returning id, name, cron, timezone, task, next_run_at, xmax = 0 as is_new
+  ),
+  -- What code declares is brought up to date by a worker, and by nobody in person.
+  recorded as (
+    insert into pgqueue.audit_log (who, source, action, target, details)
+    select
+      %(who)s::text,
+      %(source)s::text,
+      case when is_new then 'add' else 'change' end,
+      'schedule ' || name,
+      jsonb_build_object('cron', cron, 'timezone', timezone, 'task', task)
+    from put
+    where %(who)s::text is not null
+  )
+select id, next_run_at, is_new
+from put
 
 -- name: list_schedules
 select
