@@ -320,11 +320,11 @@ class PgQueue(Operations):
 
     def connection(self) -> AbstractContextManager[psycopg.Connection[TupleRow]]:
         """A pooled psycopg connection in autocommit."""
-        return self.pools.connection()
+        return self.pools.lend()
 
     def aconnection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[TupleRow]]:
         """A pooled async psycopg connection in autocommit."""
-        return self.pools.aconnection()
+        return self.pools.alend()
 
     def close(self) -> None:
         """Close the connections and leave the embedded server; both come back when needed."""

@@ -40,6 +40,13 @@ _OPTIONS: dict[str, Any] = {
 }
 _PREPARE_AFTER = 3
 
+# All that a borrower may have left in the session but its prepared statements, which psycopg knows
+# of. DISCARD ALL would drop those, too, and every borrower would prepare anew.
+_AS_NEW = (
+    "reset session authorization; reset all; close all; unlisten *; "
+    "select pg_advisory_unlock_all(); discard temp"
+)
+
 
 def connect(conninfo: str) -> psycopg.Connection[TupleRow]:
     """One connection in autocommit; raises DatabaseUnreachable after 5 s."""
@@ -109,6 +116,46 @@ async def _acheck(connection: psycopg.AsyncConnection[Any]) -> None:
         await AsyncConnectionPool.check_connection(connection)
 
 
+class _Lent:
+    """Makes a connection that app code had in its hands as it was before."""
+
+    def __init__(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self._kept = {
+            name: getattr(connection, name)
+            for name in ("row_factory", "cursor_factory", "prepare_threshold")
+        }
+
+    def is_usable(self) -> bool:
+        """Restore what costs no round trip; False when nothing is left to restore."""
+        if self._connection.closed:
+            return False
+        for name, value in self._kept.items():
+            setattr(self._connection, name, value)
+        # A pooler's session is not ours, and it has its own ways to clean it.
+        return is_direct(self._connection)
+
+
+def _renew(connection: psycopg.Connection[Any]) -> None:
+    try:
+        connection.rollback()
+        connection.autocommit = True
+        connection.isolation_level = IsolationLevel.READ_COMMITTED
+        connection.execute(_AS_NEW, prepare=False)
+    except psycopg.Error:
+        connection.close()  # the pool opens another one
+
+
+async def _arenew(connection: psycopg.AsyncConnection[Any]) -> None:
+    try:
+        await connection.rollback()
+        await connection.set_autocommit(True)
+        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+        await connection.execute(_AS_NEW, prepare=False)
+    except psycopg.Error:
+        await connection.close()  # the pool opens another one
+
+
 class Pools:
     """Pools on one database, opened at first use; safe to share between threads and loops."""
 
@@ -150,6 +197,28 @@ class Pools:
         pool = await self._loop_pool()
         async with pool.connection() as connection:
             yield connection
+
+    @contextmanager
+    def lend(self) -> Iterator[psycopg.Connection[TupleRow]]:
+        """`connection` for app code: settings, roles, locks and temporary tables go with it."""
+        with self.connection() as connection:
+            lent = _Lent(connection)
+            try:
+                yield connection
+            finally:
+                if lent.is_usable():
+                    _renew(connection)
+
+    @asynccontextmanager
+    async def alend(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        """`aconnection` for app code: settings, roles, locks and temporary tables go with it."""
+        async with self.aconnection() as connection:
+            lent = _Lent(connection)
+            try:
+                yield connection
+            finally:
+                if lent.is_usable():
+                    await _arenew(connection)
 
     def _sync_pool(self) -> ConnectionPool[psycopg.Connection[TupleRow]]:
         with self._lock:

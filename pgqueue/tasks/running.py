@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -13,7 +12,7 @@ from psycopg_pool import PoolTimeout
 
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
-from pgqueue.errors import DatabaseUnreachable, LeaseLost
+from pgqueue.errors import DatabaseUnreachable, LeaseLost, TransactionEnded
 
 IDLE_LIMIT_MS = 60_000
 """How long a handler's open transaction may sit idle before the server ends it: a worker that is
@@ -50,15 +49,15 @@ class RunningJob:
         """True once somebody asked for this job to be cancelled."""
         self.database_lost = False
         """True once a connection that we gave to the handler broke: not the handler's fault."""
-        self._stop = threading.Event()
+        self._stopping = False
 
     @property
     def cancelled(self) -> bool:
-        return self._stop.is_set()
+        return self._stopping
 
     def stop(self) -> None:
         """Ask the handler to stop; a thread sees it in `job.cancelled`."""
-        self._stop.set()
+        self._stopping = True
 
     def check_told(self) -> None:
         """Raise LeaseLost once the handler was told to stop: how its try ended stands already.
@@ -82,12 +81,14 @@ class RunningJob:
         """A transaction and when it began; commits at the end, without a proof of its own."""
         broken: psycopg.Connection[Any] | None = None
         try:
-            with self.pools.connection() as connection, connection.transaction():
+            with self.pools.lend() as connection, connection.transaction():
                 broken = connection
                 ((_, began),) = connection.execute(_OPEN, [str(IDLE_LIMIT_MS)]).fetchall()
                 yield connection, began
         except BaseException as error:
             self._note(error, broken)
+            if isinstance(error, _GONE) and _was_closed(broken):
+                raise TransactionEnded(self.job_id) from error
             raise
 
     @asynccontextmanager
@@ -95,13 +96,15 @@ class RunningJob:
         """`open` for async handlers."""
         broken: psycopg.AsyncConnection[Any] | None = None
         try:
-            async with self.pools.aconnection() as connection, connection.transaction():
+            async with self.pools.alend() as connection, connection.transaction():
                 broken = connection
                 cursor = await connection.execute(_OPEN, [str(IDLE_LIMIT_MS)])
                 ((_, began),) = await cursor.fetchall()
                 yield connection, began
         except BaseException as error:
             self._note(error, broken)
+            if isinstance(error, _GONE) and _was_closed(broken):
+                raise TransactionEnded(self.job_id) from error
             raise
 
     def _note(
@@ -115,8 +118,15 @@ class RunningJob:
             self.database_lost = True
         elif connection is None:
             self.database_lost = self.database_lost or isinstance(error, _GONE)
-        elif connection.closed:
+        elif connection.broken:
             self.database_lost = True
+
+
+def _was_closed(
+    connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | None,
+) -> bool:
+    """Whether the handler itself closed what it was given."""
+    return connection is not None and connection.closed and not connection.broken
 
 
 class LeaseTransaction:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.retry import wait_or_end
 from pgqueue.errors import (
     Cancel,
@@ -20,7 +21,7 @@ from pgqueue.errors import (
     Verdict,
 )
 from pgqueue.events import DutyFailed, emit
-from pgqueue.job import Ended, Job, NotStorable, Outcome, Requeued, State, storable_json
+from pgqueue.job import Ended, NotStorable, Outcome, Requeued, State, storable_json
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.processes import NotStarted
@@ -40,6 +41,13 @@ LONGEST_WAIT = 100 * 366 * 86_400
 DATABASE_AWAY_WAIT = 1.0
 """Seconds before a job comes again whose connection broke under it."""
 
+LOSSES_FORGIVEN = 5
+"""Broken connections of one job that cost no try in this worker: a restart or a failover breaks one
+or two, a statement that brings down its server breaks every one."""
+
+JOBS_REMEMBERED = 10_000
+"""Jobs whose broken connections are counted at the same time."""
+
 
 class Endings:
     """Knows the app's hook for secrets, and whether a newer version is being rolled out."""
@@ -49,11 +57,12 @@ class Endings:
     ) -> None:
         self._redact = redact
         self._is_rollout = is_rollout
+        self._losses: dict[int, int] = {}
 
     def of_error(
         self,
         task: Task[Any],
-        job: Job,
+        job: ClaimedJob,
         running: RunningJob,
         error: BaseException,
         *,
@@ -66,24 +75,38 @@ class Endings:
             return self._of_verdict(job, error)
         if isinstance(error, NotStorable):
             return self.failed(job, "bad-result", error)
-        if running.database_lost or isinstance(error, NotStarted):
+        if isinstance(error, NotStarted):
             return Requeued(job.id, running.lease, DATABASE_AWAY_WAIT, uncounted=1)
+        if running.database_lost:
+            return self._of_lost_connection(task, job, error)
         reason = "timeout" if timed_out else _reason_of(error)
         return self._after_failure(task, job, reason, error)
 
-    async def of_invalid(self, job: Job, error: PayloadInvalid) -> Outcome:
+    def _of_lost_connection(
+        self, task: Task[Any], job: ClaimedJob, error: BaseException
+    ) -> Outcome:
+        losses = self._losses.pop(job.id, 0) + 1
+        if losses > LOSSES_FORGIVEN:
+            return self._after_failure(task, job, "connection-lost", error)
+        if len(self._losses) >= JOBS_REMEMBERED:
+            self._losses.pop(next(iter(self._losses)))
+        self._losses[job.id] = losses
+        described = self._described(job, "connection-lost", error)
+        return Requeued(job.id, job.lease, DATABASE_AWAY_WAIT, uncounted=1, error=described)
+
+    async def of_invalid(self, job: ClaimedJob, error: PayloadInvalid) -> Outcome:
         if not await self._is_rollout():
             return self.failed(job, "payload-invalid", error)
         # A newer version may be on its way that can read it.
         described = self._described(job, "payload-invalid", error)
-        return Requeued(job.id, lease_of(job), ROLLOUT_WAIT, uncounted=1, error=described)
+        return Requeued(job.id, job.lease, ROLLOUT_WAIT, uncounted=1, error=described)
 
-    def failed(self, job: Job, reason: str, error: BaseException) -> Ended:
+    def failed(self, job: ClaimedJob, reason: str, error: BaseException) -> Ended:
         described = self._described(job, reason, error)
-        return Ended(job.id, lease_of(job), State.FAILED, error=described)
+        return Ended(job.id, job.lease, State.FAILED, error=described)
 
     def _after_failure(
-        self, task: Task[Any], job: Job, reason: str, error: BaseException
+        self, task: Task[Any], job: ClaimedJob, reason: str, error: BaseException
     ) -> Outcome:
         if job.attempt >= job.max_attempts:
             return self.failed(job, reason, error)
@@ -99,10 +122,10 @@ class Endings:
             wrong.__context__ = error
             return self.failed(job, reason, wrong)
         described = self._described(job, reason, error)
-        return Requeued(job.id, lease_of(job), delay, error=described)
+        return Requeued(job.id, job.lease, delay, error=described)
 
-    def _of_verdict(self, job: Job, verdict: Verdict) -> Outcome:
-        lease = lease_of(job)
+    def _of_verdict(self, job: ClaimedJob, verdict: Verdict) -> Outcome:
+        lease = job.lease
         match verdict:
             case Snooze(seconds=seconds) | RetryAfter(seconds=seconds) if not _is_wait(seconds):
                 wrong = ValueError(
@@ -122,7 +145,7 @@ class Endings:
             case _:
                 return self.failed(job, "retry-after", verdict)
 
-    def _described(self, job: Job, reason: str, error: BaseException) -> str:
+    def _described(self, job: ClaimedJob, reason: str, error: BaseException) -> str:
         entry = {
             "attempt": job.attempt,
             "reason": reason,
@@ -145,12 +168,6 @@ class Endings:
             return f"<kept back: the hook that takes out secrets raised {kind}>"
 
 
-def lease_of(job: Job) -> int:
-    """The lease of a claimed job."""
-    assert job.lease is not None  # noqa: S101 - a claimed job has one; the type cannot say it
-    return job.lease
-
-
 def _reason_of(error: BaseException) -> str:
     return "crashed" if isinstance(error, HandlerCrashed) else "exception"
 
@@ -160,28 +177,28 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _of_cancelling(job: Job, running: RunningJob) -> Outcome:
+def _of_cancelling(job: ClaimedJob, running: RunningJob) -> Outcome:
     if not running.cancel_requested:
         return Requeued(job.id, running.lease, uncounted=1)
     return Ended(job.id, running.lease, State.CANCELLED, error=_note(job, "cancelled", "on demand"))
 
 
-def unfit(job: Job) -> Ended | None:
+def unfit(job: ClaimedJob) -> Ended | None:
     """How a job ends that must not be started; decided here, where its task is known."""
     if job.crashes >= CRASH_LIMIT:
         message = f"{job.crashes} workers died while they ran this job and no other suspect"
-        return Ended(job.id, lease_of(job), State.FAILED, error=_note(job, "crashed", message))
+        return Ended(job.id, job.lease, State.FAILED, error=_note(job, "crashed", message))
     if job.cancel_requested_at is not None:
         message = "on demand, before it ran again"
         error = _note(job, "cancelled", message)
-        return Ended(job.id, lease_of(job), State.CANCELLED, error=error)
-    if job.expires_at is not None and job.started_at and job.expires_at <= job.started_at:
+        return Ended(job.id, job.lease, State.CANCELLED, error=error)
+    if job.expires_at is not None and job.expires_at <= job.started_at:
         error = _note(job, "expired", "not started before expires_at")
-        return Ended(job.id, lease_of(job), State.CANCELLED, error=error)
+        return Ended(job.id, job.lease, State.CANCELLED, error=error)
     return None
 
 
-def _note(job: Job, reason: str, message: str) -> str:
+def _note(job: ClaimedJob, reason: str, message: str) -> str:
     return storable_json({"attempt": job.attempt, "reason": reason, "message": message})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from pgqueue import Job, PgQueue, Retry
 from pgqueue.db.run import Steps
@@ -16,6 +17,7 @@ from pgqueue.errors import LeaseLost
 from pgqueue.events import LeasesLost
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
+from pgqueue.worker import endings
 from pgqueue.worker.notepad import Notepad
 from proving import Recorder, rows, value
 
@@ -155,6 +157,82 @@ async def test_a_handler_that_ended_our_transaction_fails_with_what_to_do(
     # The pool's connections are fit for the next one.
     open_ones = "select count(*) from pg_stat_activity where state ~ 'in transaction'"
     assert value(database, open_ones) == 0
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_a_handler_that_closed_its_connection_fails_instead_of_coming_again_for_ever(
+    database: str, pgq: PgQueue, kind: str
+) -> None:
+    @pgq.task(name="async")
+    async def closes_async(connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.close()
+
+    @pgq.task(name="sync")
+    def closes_sync(connection: psycopg.Connection[Any]) -> None:
+        connection.close()
+
+    pgq.enqueue(kind)
+    await work(pgq)
+    ((error,),) = rows(database, "select errors -> 0 from pgqueue.finished_jobs")
+    assert error["type"] == "TransactionEnded"
+
+
+async def test_a_handler_that_breaks_every_connection_is_charged_for_it_in_the_end(
+    database: str, pgq: PgQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endings, "DATABASE_AWAY_WAIT", 0.0)
+    tries: list[int] = []
+
+    @pgq.task
+    def crashes_the_server(job: Job, connection: psycopg.Connection[Any]) -> None:
+        tries.append(job.attempt)
+        connection.execute("select pg_terminate_backend(pg_backend_pid())")
+
+    crashes_the_server.enqueue()
+    await work(pgq)
+    ((state, reason, attempt),) = rows(
+        database, "select state, errors -> -1 ->> 'reason', attempt from pgqueue.finished_jobs"
+    )
+    assert (state, reason, attempt) == ("failed", "connection-lost", 1)
+    assert tries == [1] * (endings.LOSSES_FORGIVEN + 1)
+
+
+LEFT_BEHIND = (
+    "set statement_timeout = '7s'; set search_path = nowhere; "
+    "create temp table left_behind (n int); select pg_advisory_lock(77); listen left_behind"
+)
+FOUND = (
+    "select current_setting('statement_timeout'), current_setting('search_path'), "
+    "to_regclass('pg_temp.left_behind') is null, pg_backend_pid(), "
+    "(select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()), "
+    "(select count(*) from pg_listening_channels())"
+)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_what_a_handler_leaves_in_its_session_does_not_reach_the_next_job(
+    database: str, pgq: PgQueue, kind: str
+) -> None:
+    found: list[Any] = []
+
+    @pgq.task(name="async")
+    async def async_look(connection: psycopg.AsyncConnection[Any]) -> None:
+        found.append((connection.row_factory, await (await connection.execute(FOUND)).fetchone()))
+        await connection.execute(LEFT_BEHIND)
+        connection.row_factory = dict_row  # type: ignore[assignment]  # as apps do
+
+    @pgq.task(name="sync")
+    def sync_look(connection: psycopg.Connection[Any]) -> None:
+        found.append((connection.row_factory, connection.execute(FOUND).fetchone()))
+        connection.execute(LEFT_BEHIND)
+        connection.row_factory = dict_row  # type: ignore[assignment]  # as apps do
+
+    for _ in range(2):
+        pgq.enqueue(kind)
+    await asyncio.wait_for(pgq.worker(burst=True, scheduler=False, concurrency=1).run(), 30)
+    done = rows(database, "select state, errors from pgqueue.finished_jobs")
+    assert done == [("completed", [])] * 2
+    assert found[0] == found[1], "the same backend, as new"
 
 
 async def test_a_handler_may_use_savepoints(database: str, pgq: PgQueue) -> None:
