@@ -14,7 +14,7 @@ from pydantic import BaseModel, field_validator
 
 from pgqueue import Job, PgQueue, Retry
 from pgqueue.errors import Cancel, Fail, RetryAfter, Snooze
-from pgqueue.events import DutyFailed, JobEnded, LeasesLost
+from pgqueue.events import JobEnded, LeasesLost
 from pgqueue.tasks import running
 from pgqueue.tasks.task import Task
 from proving import Clock, Recorder, rows, value, workers_started_long_ago
@@ -115,30 +115,6 @@ def _raising(pgq: PgQueue, name: str, error: BaseException, kind: str) -> Task[A
         raise error
 
     return pgq.task(name=name)(fail_in_thread)
-
-
-@pytest.mark.parametrize("broken", ["raises", "returns-no-text"])
-async def test_a_redact_hook_that_fails_lets_no_secret_through_and_the_job_still_fails(
-    database: str, recorder: Recorder, broken: str
-) -> None:
-    def hook(text: str) -> str:
-        if broken == "raises":
-            raise ValueError(f"cannot read {text}")
-        return None  # type: ignore[return-value]  # what a hook without a return gives
-
-    pgq = PgQueue(database_url=database, redact=hook)
-
-    @pgq.task
-    def log_in() -> None:
-        raise PermissionError("password hunter2 is wrong")
-
-    job_id = log_in.enqueue().id
-    await work(pgq)
-    (error,) = errors_of(database, job_id)
-    assert pgq.get_job(job_id).state == "failed"
-    assert "hunter2" not in str(error)
-    assert "kept back" in error["message"]
-    assert "redact" in {event.duty for event in recorder.of(DutyFailed)}
 
 
 async def test_sys_exit_in_a_handler_ends_neither_the_worker_nor_the_process(
