@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import signal
 import socket
 import sys
@@ -35,9 +36,19 @@ TERM_TIMEOUT = 0.3
 STARTS = 3
 """Fresh children tried for one job before it is put back; they died before its handler began."""
 
+LOOK_EVERY = 1.0
+"""Seconds between looks whether the child still lives: pebble takes no notice of one that leaves
+with exit code 0, and its job would run for ever."""
+
 
 class NotStarted(Exception):
     """No child could be started, or it was asked to end together with the worker."""
+
+
+class _LeftQuietly(Exception):
+    """The child ended by itself with exit code 0 and gave no answer."""
+
+    exitcode = 0
 
 
 class _ChildTraceback(Exception):
@@ -155,12 +166,13 @@ class _Slot:
             context=multiprocessing.get_context("spawn"),
         )
         self._future: ProcessFuture[Answer] | None = None
+        self._pid: int | None = None
         self.started = False
         """Whether the child has begun with the job that it was given."""
 
     async def ask(self, asked: Call) -> Answer:
         """Let the child run it; raises ProcessExpired or BrokenProcessPool when it died."""
-        self.started = False
+        self.started, self._pid = False, None
         loop = asyncio.get_running_loop()
         try:
             schedule = self._pool.schedule
@@ -168,11 +180,30 @@ class _Slot:
         except RuntimeError as error:  # it died while it had nothing to do
             raise BrokenProcessPool from error
         try:
-            # Shielded: only close() ends the child, and nobody starts another one in between.
-            return await asyncio.shield(asyncio.wrap_future(self._future))
+            return await self._answered(asyncio.wrap_future(self._future))
         finally:
             # What the child said before it answered is here already.
             self._listen()
+
+    async def _answered(self, future: asyncio.Future[Answer]) -> Answer:
+        # Waited for, not awaited: only close() ends the child, and a cancel must not before that.
+        # Looked at, so that asyncio does not report what became of one that nobody waits for.
+        future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        was_gone = False
+        while not (await asyncio.wait({future}, timeout=LOOK_EVERY))[0]:
+            if was_gone:
+                raise _LeftQuietly
+            was_gone = self._is_gone()
+        return future.result()
+
+    def _is_gone(self) -> bool:
+        if self._pid is None:
+            return False
+        try:
+            os.kill(self._pid, 0)
+        except ProcessLookupError:  # pebble has collected it
+            return True
+        return False
 
     async def close(self) -> None:
         """Kill the child (SIGTERM, then SIGKILL) and return when it is gone."""
@@ -189,7 +220,8 @@ class _Slot:
         with suppress(BlockingIOError):
             while True:
                 words = json.loads(self._ours.recv(1 << 17))
-                self.started = True
+                if not self.started:
+                    self.started, self._pid = True, words[1]
                 if note := note_of(words):
                     self._notepad.add(note)
 

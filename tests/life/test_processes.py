@@ -101,6 +101,7 @@ async def test_a_cancelled_job_is_dead_within_a_second(
         (("die-by", {"number": signal.SIGABRT}), "was killed by SIGABRT"),
         (("overflow", {}), "was killed by SIGSEGV"),
         (("leave", {"code": 7}), "left with exit code 7"),
+        (("leave", {"code": 0}), "left with exit code 0"),
     ],
 )
 async def test_a_process_that_dies_fails_its_try_and_the_worker_lives_on(
