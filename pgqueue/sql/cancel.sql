@@ -79,8 +79,7 @@ where id = any(%(ids)s::bigint[])
   and lease = any(%(leases)s::bigint[])
   and cancel_requested_at is not null
 
--- Ids of waiting jobs whose time is over, or that were marked for cancelling and came back into
--- their queue before the worker saw it.
+-- Ids of waiting jobs whose time is over.
 -- name: find_expired
 select id
 from pgqueue.jobs

@@ -338,7 +338,12 @@ set
   state = 'queued',
   lease = null,
   worker_id = null,
-  run_at = greatest(run_at, pgqueue.clock_now() + requeued.delay * interval '1 second'),
+  -- Who is to be cancelled waits for nothing: the next claim ends it.
+  run_at = greatest(
+    run_at,
+    pgqueue.clock_now()
+      + case when cancel_requested_at is null then requeued.delay else 0 end * interval '1 second'
+  ),
   attempt = greatest(0, attempt - requeued.uncounted),
   errors = case
     when requeued.error is null then errors

@@ -48,6 +48,19 @@ def _done(job_id: int, lease: int = LEASE) -> Ended:
     return Ended(job_id, lease, State.COMPLETED, "1")
 
 
+def test_what_was_to_be_cancelled_waits_for_no_retry(
+    database: str, pgq: PgQueue, held: list[int], clock: Clock
+) -> None:
+    pgq.cancel(held[0])
+    write(pgq, [Requeued(job_id, LEASE, delay=900.0) for job_id in held[:2]])
+    due = rows(
+        database,
+        "select extract(epoch from run_at - pgqueue.clock()) from pgqueue.jobs "
+        "where state = 'queued' order by id",
+    )
+    assert due == [(0,), (900,)]
+
+
 def test_endings_move_jobs_and_requeues_keep_them(
     database: str, pgq: PgQueue, held: list[int]
 ) -> None:
