@@ -7,7 +7,6 @@ thrown away leaves jobs `running` for nobody.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,34 +14,26 @@ from contextlib import suppress
 
 from pgqueue.db.run import Rows, Statement, Steps
 from pgqueue.engine.cancel import find_cancel_marks
-from pgqueue.engine.claim import Claimed, ClaimedJob, find_lanes
+from pgqueue.engine.claim import Claimed, find_lanes
 from pgqueue.engine.finish import Written
 from pgqueue.events import DutyFailed, EndingsHeldUp, JobsClaimed, LeasesLost, emit, is_wanted
-from pgqueue.job import Ended, Outcome, Requeued, State
+from pgqueue.job import Ended, Outcome, State
 from pgqueue.worker.exchange import Exchange, Order
-from pgqueue.worker.hand import Hand, Try
+from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner, Settled
+from pgqueue.worker.slots import Slots, handed_back
 
 BATCH = 500
 """Most outcomes written, and most jobs claimed, in one round."""
 
-PREFETCH_SECONDS = 0.05
-MOST_AHEAD = 2 * BATCH
-"""How much work beyond the free slots is fetched ahead: in time at the present pace, and in jobs.
-Two batches, so that one is run while the next is on its way."""
-
-FAST = 1000.0
 FLUSH_COUNT = 250
 FLUSH_AFTER = 0.005
-"""Above so many jobs a second endings are gathered, up to so many or for so many seconds: a round
-for each would cost more than the jobs."""
-
-TURN = 0.002
-"""Seconds that handlers which never wait may hold the event loop, until others get their turn."""
+"""Where jobs end by the thousand, endings are gathered, up to so many or for so many seconds: a
+round for each would cost more than the jobs."""
 
 KEEP_WAITING = 1.0
 """Seconds after which claimed jobs that found no free slot are given back to the fleet."""
@@ -81,16 +72,14 @@ class ClaimLoop:
         self._poll_interval = poll_interval
         self._on_lost_reply = on_lost_reply
         self._wake = asyncio.Event()
-        self._handlers: dict[Try, asyncio.Task[None]] = {}
-        self._slots: set[asyncio.Task[None]] = set()
-        self._turn_ends = 0.0
+        self._slots = Slots(runner, hand, concurrency, self._on_ended)
         self._first_ended = 0.0
         self._claiming = True
         self._held_off = False
         self._has_more = False
         self._next_poll = 0.0
         self._next_attend = 0.0
-        self._pace = Pace(time.monotonic())
+        self._pace = Pace(concurrency, time.monotonic())
         self._took_at = 0.0
         self._found_nothing = False
         self._reconciled = 0
@@ -122,8 +111,7 @@ class ClaimLoop:
 
     def cancel_running(self) -> None:
         """End every handler; their jobs are handed back without costing an attempt."""
-        for slot in list(self._handlers.values()):
-            slot.cancel()
+        self._slots.cancel_all()
 
     def hold_off(self) -> None:
         """Stop all handlers and claim nothing until `resume`: our leases may be taken."""
@@ -161,7 +149,7 @@ class ClaimLoop:
         self._on_lost_reply()
 
     async def _wait(self) -> None:
-        if self._is_flush_due(time.monotonic()) or (self._has_more and self._wants() > 0):
+        if self._is_flush_due(time.monotonic()) or self._wants() > 0:
             # One turn of the event loop, so that handlers get theirs between two full rounds.
             await asyncio.sleep(0)
             return
@@ -183,12 +171,12 @@ class ClaimLoop:
         if self._hand.waiting and now - self._took_at > KEEP_WAITING:
             self._give_up_waiting()
             # It promised slots that did not come: what is given back would be fetched again.
-            self._pace = Pace(now)
+            self._pace = Pace(self._concurrency, now)
         if self._hand.running and now >= self._next_attend:
             await self._attend(now)
         if self._may_claim() and now >= self._next_poll:
             await self._look_for_lanes(now)
-        room = self._wants() if self._may_claim() and self._has_more else 0
+        room = self._wants()
         if room > 0 or self._is_flush_due(now):
             await self._write_and_claim(min(room, BATCH))
         if was_empty and self._found_nothing and self._reconciled == self.lost_replies:
@@ -228,10 +216,8 @@ class ClaimLoop:
         marks = await self._link.execute(_one(find_cancel_marks(self._sql, running)))
         marked = {job_id for (job_id,) in marks}
         for job in running:
-            key = (job.id, job.lease)
-            if job.id in marked and key in self._handlers:
-                self._runner.cancel(key)
-                self._handlers[key].cancel()
+            if job.id in marked:
+                self._slots.cancel((job.id, job.lease))
         if notes := self._notepad.take():
             try:
                 _, written = await self._exchange.write_and_claim((), notes, Order())
@@ -267,13 +253,14 @@ class ClaimLoop:
             len(hand.ended) >= FLUSH_COUNT
             or not (hand.running or hand.waiting)
             or now - self._first_ended >= FLUSH_AFTER
-            or self._pace.per_second(now) < FAST
+            or not self._pace.is_fast()
         )
 
     def _wants(self) -> int:
         """How many jobs to claim now. With work in hand only a large order is worth a round."""
-        ahead = int(self._pace.per_second(time.monotonic()) * PREFETCH_SECONDS)
-        most = self._concurrency + min(ahead, MOST_AHEAD)
+        if not (self._may_claim() and self._has_more):
+            return 0
+        most = self._concurrency + self._pace.ahead(time.monotonic())
         room = most - len(self._hand) - len(self._runner.lingering)
         is_large = room >= min(BATCH, most // 2)
         return room if is_large or not self._hand.waiting else 0
@@ -286,72 +273,20 @@ class ClaimLoop:
         if is_wanted(JobsClaimed):
             ids = tuple(job.id for job in claimed.jobs)
             emit(JobsClaimed(self._worker_id(), ids, claimed.lease))
+        self._pace.took(starved=not self._hand.waiting and self._slots.has_free())
         order = sorted(claimed.jobs, key=lambda job: (-job.priority, job.run_at, job.id))
         first_suspect = next((job for job in order if job.suspect), None)
         for job in order:
             if job.suspect and job is not first_suspect:
-                self._hand.ended.append(_handed_back(job))
+                self._hand.ended.append(handed_back(job))
             else:
                 self._hand.waiting.append(job)
         if not self._may_claim():
             self._give_up_waiting()
-        self._start_waiting()
+        self._slots.fill()
 
-    def _start_waiting(self) -> None:
-        for _ in range(min(len(self._hand.waiting), self._concurrency - len(self._slots))):
-            slot = asyncio.create_task(self._slot(), name="slot")
-            self._slots.add(slot)
-            slot.add_done_callback(self._slot_ended)
-
-    async def _slot(self) -> None:
-        """Runs one job after another while some wait: a task for each would cost more than it."""
-        me, context = _this_task(), contextvars.copy_context()
-        while (job := self._next()) is not None:
-            key = (job.id, job.lease)
-            self._hand.running[key] = job
-            self._handlers[key] = me
-            settled = await self._run(job)
-            self._ended(key, settled)
-            # What a handler left behind is not for the next one: neither a context variable nor
-            # a cancellation that has not arrived yet.
-            if me.cancelling() or contextvars.copy_context() != context:
-                return
-            if time.monotonic() >= self._turn_ends:
-                await self._next_turn()
-
-    def _next(self) -> ClaimedJob | None:
-        busy = len(self._hand.running) + len(self._runner.lingering)
-        if not self._hand.waiting or busy >= self._concurrency:
-            return None
-        return self._hand.waiting.popleft()
-
-    async def _next_turn(self) -> None:
-        await asyncio.sleep(0)
-        now = time.monotonic()
-        if now >= self._turn_ends:
-            self._turn_ends = now + TURN
-
-    def _slot_ended(self, slot: asyncio.Task[None]) -> None:
-        self._slots.discard(slot)
-        if not slot.cancelled() and (error := slot.exception()) is not None:
-            emit(DutyFailed("slot", f"{type(error).__name__}: {error}"))
-        self._start_waiting()
-
-    async def _run(self, job: ClaimedJob) -> Settled | None:
-        try:
-            return await self._runner.run(job)
-        except asyncio.CancelledError:
-            return Settled(_handed_back(job))
-        except Exception as error:  # noqa: BLE001 - told, and no error of ours may end a worker
-            # An error in our own code: the job waits a minute for better days and loses no try.
-            emit(DutyFailed("run", f"{type(error).__name__}: {error}"))
-            return Settled(Requeued(job.id, job.lease, delay=60.0, uncounted=1))
-
-    def _ended(self, key: Try, settled: Settled | None) -> None:
-        now = time.monotonic()
-        self._pace.count(now)
-        del self._hand.running[key]
-        del self._handlers[key]
+    def _on_ended(self, settled: Settled | None, seconds: float, now: float) -> None:
+        self._pace.count(seconds, now)
         if settled is not None and settled.written:
             self.completed += 1
         elif settled is not None:
@@ -362,7 +297,7 @@ class ClaimLoop:
 
     def _give_up_waiting(self) -> None:
         while self._hand.waiting:
-            self._hand.ended.append(_handed_back(self._hand.waiting.popleft()))
+            self._hand.ended.append(handed_back(self._hand.waiting.popleft()))
 
     def _count(self, outcomes: Sequence[Outcome], written: Written) -> None:
         for outcome in outcomes:
@@ -377,16 +312,6 @@ class ClaimLoop:
         if written.lost:
             ids = tuple(outcome.job_id for outcome in written.lost)
             emit(LeasesLost(self._worker_id(), ids))
-
-
-def _handed_back(job: ClaimedJob) -> Requeued:
-    return Requeued(job.id, job.lease, uncounted=1)
-
-
-def _this_task() -> asyncio.Task[None]:
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine runs in a task; the type cannot say it
-    return task
 
 
 def _one(statement: Statement) -> Steps[Rows]:

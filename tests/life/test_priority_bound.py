@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue.db.run import run
+from pgqueue.db.run import Rows, Statement, Steps, run
 from pgqueue.engine.claim import claim_jobs, claimed_of_rows, find_lanes, new_lease
 from pgqueue.engine.enqueue import enqueue_job, enqueue_jobs
 from pgqueue.job import NewJob
@@ -44,13 +44,17 @@ def _claims_until_it_starts(
         statement = claim_jobs(
             SQL, lanes, ["t"], worker_id=1, lease=lease, limit=PER_CLAIM, suspects=True
         )
-        cursor = connection.execute(statement.text, statement.params)
-        claimed = claimed_of_rows(lease, cursor.fetchall())
+        claimed = claimed_of_rows(lease, run(connection, _one(statement)))
         assert len(claimed.jobs) == PER_CLAIM
         book.saw(claimed, sweep=sweep, seconds=1.0, now=0.0)
         if any(job.id == wanted for job in claimed.jobs):
             return claims
     raise AssertionError("it starved")
+
+
+def _one(statement: Statement) -> Steps[Rows]:
+    rows: Rows = yield statement
+    return rows
 
 
 def _flood(connection: psycopg.Connection[Any], queues: int) -> None:

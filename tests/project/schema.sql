@@ -730,7 +730,7 @@ CREATE TABLE pgqueue.jobs (
     CONSTRAINT jobs_timeout CHECK (((timeout > (0)::double precision) AND (timeout < 'Infinity'::double precision))),
     CONSTRAINT jobs_times CHECK ((((run_at >= to_timestamp(('-62135510400'::bigint)::double precision)) AND (run_at <= to_timestamp(('253402128000'::bigint)::double precision))) AND ((scheduled_at >= to_timestamp(('-62135510400'::bigint)::double precision)) AND (scheduled_at <= to_timestamp(('253402128000'::bigint)::double precision))) AND ((created_at >= to_timestamp(('-62135510400'::bigint)::double precision)) AND (created_at <= to_timestamp(('253402128000'::bigint)::double precision)))))
 )
-WITH (fillfactor='85', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_limit='2000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='5000');
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000', autovacuum_vacuum_cost_limit='2000', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='5000', fillfactor='45');
 
 CREATE VIEW pgqueue.all_jobs AS
  SELECT jobs.id,

@@ -1,0 +1,120 @@
+"""The slots of a worker: each runs one job after another, at most `concurrency` at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Callable
+
+from pgqueue.engine.claim import ClaimedJob
+from pgqueue.events import DutyFailed, emit
+from pgqueue.job import Requeued
+from pgqueue.worker.hand import Hand, Try
+from pgqueue.worker.runner import Runner, Settled
+
+TURN = 0.002
+"""Seconds that handlers which never wait may hold the event loop, until others get their turn."""
+
+
+class Slots:
+    """Takes from `hand.waiting` and tells `on_ended` how each try settled, how many seconds it took
+    and when it ended (monotonic).
+
+    A slot is a task that lives as long as jobs wait: a task for each would cost more than a short
+    job does.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        hand: Hand,
+        concurrency: int,
+        on_ended: Callable[[Settled | None, float, float], None],
+    ) -> None:
+        self._runner = runner
+        self._hand = hand
+        self._concurrency = concurrency
+        self._on_ended = on_ended
+        self._slots: set[asyncio.Task[None]] = set()
+        self._by_try: dict[Try, asyncio.Task[None]] = {}
+        self._turn_ends = 0.0
+
+    def fill(self) -> None:
+        """Start as many slots as there are jobs that wait and room for."""
+        for _ in range(min(len(self._hand.waiting), self._concurrency - len(self._slots))):
+            slot = asyncio.create_task(self._slot(), name="slot")
+            self._slots.add(slot)
+            slot.add_done_callback(self._slot_ended)
+
+    def has_free(self) -> bool:
+        """Whether a job that came now could start at once."""
+        return len(self._hand.running) + len(self._runner.lingering) < self._concurrency
+
+    def cancel(self, key: Try) -> None:
+        """Stop a running job because somebody asked for it; no longer running is fine."""
+        if key in self._by_try:
+            self._runner.cancel(key)
+            self._by_try[key].cancel()
+
+    def cancel_all(self) -> None:
+        """End every handler; their jobs are handed back without costing an attempt."""
+        for slot in self._by_try.values():
+            slot.cancel()
+
+    async def _slot(self) -> None:
+        me, context = _this_task(), contextvars.copy_context()
+        while (job := self._next()) is not None:
+            key = (job.id, job.lease)
+            self._hand.running[key] = job
+            self._by_try[key] = me
+            began = time.monotonic()
+            settled = await self._run(job)
+            now = time.monotonic()
+            del self._hand.running[key]
+            del self._by_try[key]
+            self._on_ended(settled, now - began, now)
+            # What a handler left behind is not for the next one: neither a context variable nor
+            # a cancellation that has not arrived yet.
+            if me.cancelling() or contextvars.copy_context() != context:
+                return
+            if now >= self._turn_ends:
+                await self._next_turn()
+
+    def _next(self) -> ClaimedJob | None:
+        if not (self._hand.waiting and self.has_free()):
+            return None
+        return self._hand.waiting.popleft()
+
+    async def _next_turn(self) -> None:
+        await asyncio.sleep(0)
+        now = time.monotonic()
+        if now >= self._turn_ends:
+            self._turn_ends = now + TURN
+
+    def _slot_ended(self, slot: asyncio.Task[None]) -> None:
+        self._slots.discard(slot)
+        if not slot.cancelled() and (error := slot.exception()) is not None:
+            emit(DutyFailed("slot", f"{type(error).__name__}: {error}"))
+        self.fill()
+
+    async def _run(self, job: ClaimedJob) -> Settled | None:
+        try:
+            return await self._runner.run(job)
+        except asyncio.CancelledError:
+            return Settled(handed_back(job))
+        except Exception as error:  # noqa: BLE001 - told, and no error of ours may end a worker
+            # An error in our own code: the job waits a minute for better days and loses no try.
+            emit(DutyFailed("run", f"{type(error).__name__}: {error}"))
+            return Settled(Requeued(job.id, job.lease, delay=60.0, uncounted=1))
+
+
+def handed_back(job: ClaimedJob) -> Requeued:
+    """The outcome of a job that was claimed and not run, or not to its end: it costs no try."""
+    return Requeued(job.id, job.lease, uncounted=1)
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task; the type cannot say it
+    return task
