@@ -137,18 +137,19 @@ class PgQueue(Operations):
     # -- jobs ----------------------------------------------------------------
 
     def enqueue(self, task: str, payload: Mapping[str, Json] | None = None, **options: Any) -> Job:
-        """Insert a job of the task with this name; raises TaskUnknown, PayloadInvalid."""
-        known = self.tasks.get(task)
-        arguments = known.checked_payload({} if payload is None else payload)
-        return known.using(**options).enqueue(**arguments)
+        """Insert a job of the task with this name; raises TaskUnknown, PayloadInvalid.
+
+        The payload may be JSON, with times and the like as text, or hold Python's values.
+        """
+        named = self.tasks.get(task).using(**options)
+        return named.enqueue_json({} if payload is None else payload)
 
     async def aenqueue(
         self, task: str, payload: Mapping[str, Json] | None = None, **options: Any
     ) -> Job:
         """`enqueue` for async code."""
-        known = self.tasks.get(task)
-        arguments = known.checked_payload({} if payload is None else payload)
-        return await known.using(**options).aenqueue(**arguments)
+        named = self.tasks.get(task).using(**options)
+        return await named.aenqueue_json({} if payload is None else payload)
 
     def get_job(self, job_id: int) -> Job:
         """A job by id, live or finished; raises JobNotFound."""

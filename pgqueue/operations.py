@@ -310,7 +310,7 @@ class Operations(ABC):
             new = merged(old, merge) if payload is None else payload
             if not isinstance(new, Mapping) or not all(isinstance(name, str) for name in new):
                 raise PayloadInvalid(task, [("payload", "must be a JSON object")])
-            return self.tasks.get(task).signature.payload((), new)
+            return self.tasks.get(task).signature.payload_of_json(new)
 
         return edit
 

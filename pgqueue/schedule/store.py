@@ -60,8 +60,8 @@ class Schedule:
         now = datetime.now(UTC).isoformat()  # text, as the tick fills it in
         span = {"window_start": now, "window_end": now, "mode": "window"}
         open_ones = self.window_parameters
-        filled = self.task.signature.payload(
-            (), {**self.payload, **{name: span[name] for name in open_ones}}
+        filled = self.task.signature.payload_of_json(
+            {**self.payload, **{name: span[name] for name in open_ones}}
         )
         return {name: value for name, value in filled.items() if name not in open_ones}
 

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NotRequired
 
@@ -45,13 +46,37 @@ class Signature:
         given = self._named(args, kwargs)
         try:
             valid = self.adapter.validate_python(given)
+        except ValidationError as error:
+            raise PayloadInvalid(self.task, _problems(error)) from None
+        except ValueError as error:  # pydantic's word for an object that holds itself
+            raise PayloadInvalid(self.task, [("payload", str(error))]) from None
+        return self._stored(valid)
+
+    def payload_of_json(self, payload: Mapping[str, Any]) -> dict[str, Json]:
+        """The payload as it is stored, of one that came as JSON; raises PayloadInvalid.
+
+        A strict model takes a time as text from JSON, but not from Python. Values of Python are
+        taken as well, as `payload` takes them.
+        """
+        try:
+            text = storable_json(payload)
+        except NotStorable:
+            return self.payload((), payload)
+        try:
+            valid = self.adapter.validate_json(text)
+        except ValidationError as error:
+            with suppress(PayloadInvalid):
+                return self.payload((), payload)
+            raise PayloadInvalid(self.task, _problems(error)) from None
+        return self._stored(valid)
+
+    def _stored(self, valid: dict[str, Any]) -> dict[str, Json]:
+        try:
             # By alias and without computed fields: what arguments() can read again.
             payload: dict[str, Json] = self.adapter.dump_python(
                 valid, mode="json", by_alias=True, round_trip=True
             )
             _check_storable(payload, valid)
-        except ValidationError as error:
-            raise PayloadInvalid(self.task, _problems(error)) from None
         # ValueError: pydantic's word for an object that holds itself.
         except (PydanticSerializationError, NotStorable, ValueError) as error:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None

@@ -245,6 +245,14 @@ class Enqueuing:
         """`enqueue` for async code."""
         return await self._sender.asend(self._new(args, kwargs), self.options.connection)
 
+    def enqueue_json(self, payload: Mapping[str, Any]) -> Job:
+        """Insert a job with a payload that came as JSON; raises PayloadInvalid."""
+        return self._sender.send(self._new_of_json(payload), self.options.connection)
+
+    async def aenqueue_json(self, payload: Mapping[str, Any]) -> Job:
+        """`enqueue_json` for async code."""
+        return await self._sender.asend(self._new_of_json(payload), self.options.connection)
+
     def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
         """Insert one job per mapping of arguments, in one statement; returns their ids.
 
@@ -263,6 +271,10 @@ class Enqueuing:
     def _new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NewJob:
         payload = self.task.signature.payload(args, kwargs)
         return new_job(self.task.name, payload, self.options, self.task.retry.attempts)
+
+    def _new_of_json(self, payload: Mapping[str, Any]) -> NewJob:
+        stored = self.task.signature.payload_of_json(self.task.checked_payload(payload))
+        return new_job(self.task.name, stored, self.options, self.task.retry.attempts)
 
     def _new_many(self, rows: Iterable[Mapping[str, Any]]) -> list[NewJob]:
         return [self._new((), self._arguments(row)) for row in rows]
