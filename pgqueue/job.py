@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,6 +31,9 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
+MOST_ATTEMPTS = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """When a failed try is followed by another: policy only, no state.
@@ -49,21 +52,34 @@ class Retry:
     factor: float = 2.0
     cap: float = 3600.0
     jitter: float = 0.1
-    only: tuple[type[BaseException], ...] = (Exception,)
-    never: tuple[type[BaseException], ...] = ()
+    only: type[BaseException] | tuple[type[BaseException], ...] = (Exception,)
+    never: type[BaseException] | tuple[type[BaseException], ...] = ()
     decide: Callable[[int, BaseException], float | None] | None = None
 
     def __post_init__(self) -> None:
-        if type(self.attempts) is not int or self.attempts < 1:
-            raise ValueError(f"Retry(attempts={self.attempts}): at least 1, the first try counts")
+        if type(self.attempts) is not int or not 1 <= self.attempts <= MOST_ATTEMPTS:
+            raise ValueError(
+                f"Retry(attempts={self.attempts}): at least 1, the first try counts; "
+                f"at most {MOST_ATTEMPTS:,}"
+            )
         if self.delays is not None and not (self.delays and _are_waits(*self.delays)):
             raise ValueError(f"Retry(delays={self.delays}): one or more waits of 0 s or longer")
         if not _are_waits(self.base, self.factor, self.cap, self.jitter):
-            raise ValueError("Retry(base, factor, cap, jitter): none may be negative")
+            raise ValueError("Retry(base, factor, cap, jitter): numbers, none negative or endless")
+        for name in ("only", "never"):
+            _check_error_types(name, getattr(self, name))
+        if self.decide is not None and not callable(self.decide):
+            raise ValueError(f"Retry(decide={self.decide!r}): a function of (attempt, error)")
 
 
-def _are_waits(*numbers: float) -> bool:
-    return all(0 <= number < math.inf for number in numbers)
+def _are_waits(*numbers: Any) -> bool:
+    return all(isinstance(number, int | float) and 0 <= number < math.inf for number in numbers)
+
+
+def _check_error_types(name: str, types: Any) -> None:
+    found = types if isinstance(types, tuple) else (types,)
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in found):
+        raise ValueError(f"Retry({name}={types!r}): types of errors, such as (OSError,)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +228,13 @@ Outcome = Ended | Requeued
 
 # An escaped NUL: the backslashes before the `u` are odd in number.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def is_storable(text: Any) -> TypeGuard[str]:
+    """Whether this is text that Postgres can hold: no NUL, no lone surrogates."""
+    if not isinstance(text, str) or "\x00" in text:
+        return False
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 class NotStorable(ValueError):

@@ -356,6 +356,6 @@ def checked_ids(job_ids: tuple[int, ...]) -> tuple[int, ...]:
 
 def checked_limit(limit: int | None) -> int | None:
     """The limit as it is; raises ConfigError for one below 1."""
-    if limit is not None and (isinstance(limit, bool) or not 0 < limit <= LARGEST_ID):
+    if limit is not None and (type(limit) is not int or not 0 < limit <= LARGEST_ID):
         raise ConfigError(f"limit {limit!r} is not valid: 1 or more")
     return limit

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from pgqueue.errors import ConfigError
-from pgqueue.job import State
+from pgqueue.job import State, is_storable
 
 STATES = tuple(str(state) for state in State)
 STATUSES = (*STATES, "scheduled", "retrying")
@@ -34,6 +35,7 @@ class JobFilter:
     until: datetime | None = None
 
     def __post_init__(self) -> None:
+        _check_list(self.states)
         for state in self.states:
             if state not in STATES:
                 raise ConfigError(f"state {state!r} is not valid: {', '.join(STATES)}")
@@ -41,11 +43,15 @@ class JobFilter:
             raise ConfigError(f"status {self.status!r} is not valid: {', '.join(STATUSES)}")
         for name in _TEXTS:
             text = getattr(self, name)
-            if text is not None and (not isinstance(text, str) or "\x00" in text):
-                raise ConfigError(f"{name} {text!r} is not valid: text without NUL")
+            if text is not None and not is_storable(text):
+                raise ConfigError(
+                    f"{name} {text!r} is not valid: text without NUL or lone surrogates"
+                )
         for name in ("since", "until"):
             at = getattr(self, name)
-            if at is not None and at.tzinfo is None:
+            if at is not None and not isinstance(at, datetime):
+                raise ConfigError(f"{name} {at!r} is not valid: use an aware datetime")
+            if at is not None and at.utcoffset() is None:
                 raise ConfigError(
                     f"{name} {at.isoformat()} has no time zone: use an aware datetime"
                 )
@@ -63,3 +69,8 @@ class JobFilter:
             for name, value in self.params.items()
             if value is not None
         }
+
+
+def _check_list(states: Any) -> None:
+    if isinstance(states, str) or not isinstance(states, Collection):
+        raise ConfigError(f"states {states!r} are not valid: several, such as ('failed',)")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pgqueue.errors import ConfigError
+from pgqueue.job import is_storable
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9998, 12, 31, tzinfo=UTC)
@@ -17,6 +18,10 @@ LATEST = datetime(9998, 12, 31, tzinfo=UTC)
 LONGEST = 100 * 366 * 86_400.0
 LONGEST_WAIT = 86_400.0
 """Seconds."""
+
+MOST_TAGS = 100
+TAG_LIMIT = 200
+"""Bytes."""
 
 WITHOUT = "without NUL or lone surrogates"
 
@@ -71,7 +76,7 @@ def checked_text(name: str, text: Any, most: int) -> str | None:
     """Text that Postgres can store and index, of at most so many bytes."""
     if text is None:
         return None
-    if not isinstance(text, str) or not text or not _is_storable(text):
+    if not text or not is_storable(text):
         raise ConfigError(
             f"{name} {_shown(text)} is not valid: text of 1 to {most} bytes, {WITHOUT}"
         )
@@ -92,17 +97,16 @@ def checked_tags(tags: Any) -> tuple[str, ...]:
     tags = tuple(tags) if is_list else tags
     if not is_list or not all(isinstance(tag, str) for tag in tags):
         raise ConfigError(f"tags {_shown(tags)} are not valid: a list of strings")
+    if len(tags) > MOST_TAGS:
+        raise ConfigError(f"{len(tags):,} tags are too many: {MOST_TAGS} at most")
     for tag in tags:
-        if not _is_storable(tag):
-            raise ConfigError(f"tag {_shown(tag)} is not valid: text {WITHOUT}")
-    return tuple(tags)
+        if not is_storable(tag) or len(tag.encode()) > TAG_LIMIT:
+            raise ConfigError(
+                f"tag {_shown(tag)} is not valid: text of at most {TAG_LIMIT} bytes, {WITHOUT}"
+            )
+    return tuple(dict.fromkeys(tags))
 
 
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= SHOWN else text[:SHOWN] + "…"
-
-
-def _is_storable(text: str) -> bool:
-    lone_surrogate = any("\ud800" <= sign <= "\udfff" for sign in text)
-    return "\x00" not in text and not lone_surrogate

@@ -15,7 +15,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue import ConfigError, JobNotFound, PayloadInvalid, PgQueue, Retry, TaskUnknown
+import pgqueue
+from pgqueue import (
+    ConfigError,
+    JobFilter,
+    JobNotFound,
+    PayloadInvalid,
+    PgQueue,
+    Retry,
+    TaskUnknown,
+    errors,
+)
+from pgqueue.engine.retry import wait_or_end
 from proving import value
 
 NAIVE = datetime(2030, 1, 1)  # noqa: DTZ001 - what is to be refused
@@ -95,7 +106,9 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"tags": "a"}, "tags 'a' are not valid: a list of strings"),
     ({"tags": [1]}, "tags (1,) are not valid: a list of strings"),
     ({"tags": 5}, "tags 5 are not valid: a list of strings"),
-    ({"tags": ["a\0"]}, f"tag 'a\\x00' is not valid: text {NUL}"),
+    ({"tags": ["a\0"]}, f"tag 'a\\x00' is not valid: text of at most 200 bytes, {NUL}"),
+    ({"tags": ["a" * 201]}, f"… is not valid: text of at most 200 bytes, {NUL}"),
+    ({"tags": [str(n) for n in range(10_000)]}, "10,000 tags are too many: 100 at most"),
     ({"unique_key": 5}, f"unique_key 5 is not valid: text of 1 to 2000 bytes, {NUL}"),
     ({"unique_key": ""}, f"unique_key '' is not valid: text of 1 to 2000 bytes, {NUL}"),
     ({"unique_key": "ä" * 1001}, "unique_key has 2002 bytes, and 2000 is the most"),
@@ -180,7 +193,18 @@ CALLS: list[tuple[Callable[[Known], Any], type[Exception], str]] = [
     (lambda _: Retry(attempts=1.5), ValueError, "Retry(attempts=1.5): at least 1"),
     (lambda _: Retry(delays=[]), ValueError, "one or more waits of 0 s or longer"),
     (lambda _: Retry(delays=[math.nan]), ValueError, "one or more waits of 0 s or longer"),
-    (lambda _: Retry(jitter=-1), ValueError, "none may be negative"),
+    (lambda _: Retry(jitter=-1), ValueError, "numbers, none negative or endless"),
+    (lambda _: Retry(attempts=10**30), ValueError, "at most 1,000,000"),
+    (lambda _: Retry(delays="abc"), ValueError, "one or more waits of 0 s or longer"),
+    (lambda _: Retry(only="OSError"), ValueError, "types of errors, such as (OSError,)"),
+    (lambda _: Retry(never=(OSError, 3)), ValueError, "types of errors, such as (OSError,)"),
+    (lambda _: Retry(decide=3), ValueError, "a function of (attempt, error)"),
+    (lambda _: JobFilter(states="failed"), ConfigError, "several, such as ('failed',)"),
+    (lambda _: JobFilter(tag="\ud800"), ConfigError, f"tag '\\ud800' is not valid: text {NUL}"),
+    (lambda _: JobFilter(task=3), ConfigError, f"task 3 is not valid: text {NUL}"),
+    (lambda _: JobFilter(since="24h"), ConfigError, "since '24h' is not valid: use an aware"),
+    (lambda _: JobFilter(until=NAIVE), ConfigError, "until 2030-01-01T00:00:00 has no time zone"),
+    (lambda k: k.pgq.list_jobs(limit="x"), ConfigError, "limit 'x' is not valid: 1 or more"),
 ]
 
 
@@ -191,6 +215,26 @@ def test_a_call_that_is_not_valid(known: Known, database: str, place: int) -> No
         call(known)
     assert message in str(refused.value)
     assert value(database, "select count(*) from pgqueue.all_jobs") == 0
+
+
+def test_every_error_that_an_app_may_meet_stands_at_the_front_door() -> None:
+    inner = {"ChoreLost", "Verdict", "WorkerNotStarted"}
+    ours = {
+        name
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.PgQueueError | errors.Verdict)
+    }
+    assert ours - inner <= set(pgqueue.__all__)
+
+
+def test_one_type_of_error_may_stand_alone_in_a_retry_policy() -> None:
+    policy = Retry(attempts=2, only=OSError, never=FileNotFoundError)
+    waits = [wait_or_end(policy, 1, kind(), lambda: 0.0) for kind in (OSError, FileNotFoundError)]
+    assert waits == [1.0, None]
+
+
+def test_a_tag_that_is_given_twice_is_kept_once(known: Known) -> None:
+    assert known.add.using(tags=["b", "a", "b"]).enqueue(1).tags == ("b", "a")
 
 
 SQL = [

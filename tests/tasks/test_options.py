@@ -69,7 +69,10 @@ def noop(pgq: PgQueue) -> Task[None]:
         ({"tags": "abc"}, "tags 'abc' are not valid: a list of strings"),
         ({"tags": [1]}, "tags (1,) are not valid: a list of strings"),
         ({"tags": None}, "tags None are not valid: a list of strings"),
-        ({"tags": ["a\x00"]}, "tag 'a\\x00' is not valid: text without NUL or lone surrogates"),
+        (
+            {"tags": ["a\x00"]},
+            "tag 'a\\x00' is not valid: text of at most 200 bytes, without NUL or lone surrogates",
+        ),
         (
             {"tenant": 5},
             f"tenant 5 {TENANT}",
