@@ -15,11 +15,12 @@ import pickle
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -35,10 +36,17 @@ from pgqueue.tasks.task import Task
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.results import completed, said_by
 
+BORN = "born"
+"""The first word of a child, with its process id, which is its group's, too."""
+
 CONNECTIONS = 2
 """Connections a child opens at most, at the first `job.transaction()`."""
 
 _PR_SET_PDEATHSIG = 1
+
+# Waits for the worker's end, then kills the child's group. Not a child of the child, or a handler
+# that waits for all of its children would wait for this one.
+_GUARD = 'exec 3<&0; { read -r _; kill -9 "-$1"; } <&3 &'
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +84,24 @@ class _Home:
 def enter(line: socket.socket) -> None:
     """The first thing a child does; `line` leads to the parent."""
     _Home.line = line
+    # A group of its own: what the handler starts ends with it.
+    os.setsid()
+    _say([BORN, os.getpid()])
+    _start_guard()
     if sys.platform == "linux":
         # Also while a handler holds the interpreter lock, when the thread below cannot run.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_die_with_parent, name="pgqueue-parent", daemon=True).start()
+
+
+def _start_guard() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    guard = ["/bin/sh", "-c", _GUARD, "sh", str(os.getpid())]
+    quiet = subprocess.DEVNULL
+    with suppress(OSError):  # no shell in this image: the kernel still ends the child itself
+        subprocess.run(guard, stdin=parent.sentinel, stdout=quiet, stderr=quiet, check=False)  # noqa: S603 - ours
 
 
 def _die_with_parent() -> None:

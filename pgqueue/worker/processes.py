@@ -24,7 +24,7 @@ from pgqueue.errors import ConfigError, ExtraMissing, HandlerCrashed
 from pgqueue.events import DutyFailed, emit
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
-from pgqueue.worker.child import Answer, Call, call, enter, note_of, revived
+from pgqueue.worker.child import BORN, Answer, Call, call, enter, note_of, revived
 from pgqueue.worker.notepad import Notepad
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ class _Slot:
             context=multiprocessing.get_context("spawn"),
         )
         self._future: ProcessFuture[Answer] | None = None
+        self._groups: set[int] = set()
         self._pid: int | None = None
         self.started = False
         """Whether the child has begun with the job that it was given."""
@@ -206,12 +207,15 @@ class _Slot:
         return False
 
     async def close(self) -> None:
-        """Kill the child (SIGTERM, then SIGKILL) and return when it is gone."""
+        """Kill the child (SIGTERM, then SIGKILL), then what it started; return when it is gone."""
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble's own gap
         if self._future is not None:
             self._future.cancel()  # type: ignore[no-untyped-call]  # pebble's own gap
         await asyncio.to_thread(self._pool.join)
         self._listen()
+        for group in self._groups:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
         asyncio.get_running_loop().remove_reader(self._ours)
         self._ours.close()
         self._theirs.close()
@@ -220,6 +224,9 @@ class _Slot:
         with suppress(BlockingIOError):
             while True:
                 words = json.loads(self._ours.recv(1 << 17))
+                if words[0] == BORN:
+                    self._groups.add(words[1])
+                    continue
                 if not self.started:
                     self.started, self._pid = True, words[1]
                 if note := note_of(words):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -33,6 +34,25 @@ def hang_in_c(pid_file: str) -> None:
     """Holds the interpreter lock, so that no Python signal handler runs."""
     Path(pid_file).write_text(str(os.getpid()))
     ctypes.PyDLL(None).sleep(600)
+
+
+def with_a_process_of_its_own(pid_file: str) -> None:
+    own = subprocess.Popen(["sleep", "600"])
+    Path(pid_file).write_text(str(own.pid))
+    own.wait()
+
+
+def die_and_leave_a_process(pid_file: str) -> None:
+    Path(pid_file).write_text(str(subprocess.Popen(["sleep", "600"]).pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for_children() -> int:
+    """All that have ended are waited for; one that we do not know would be waited for, too."""
+    try:
+        return os.waitpid(-1, 0)[0]
+    except ChildProcessError:
+        return 0
 
 
 def die_by(number: int) -> None:
@@ -91,7 +111,8 @@ def effect_of_the_robbed(n: int, job: Job) -> None:
 
 EVERY = (
     add, hang, hang_in_c, die_by, leave, overflow, grab, freeze, snooze, unpicklable, not_json,
-    talk, effect, effect_of_the_robbed,
+    talk, effect, effect_of_the_robbed, with_a_process_of_its_own, die_and_leave_a_process,
+    wait_for_children,
 )  # fmt: skip
 
 

@@ -218,6 +218,30 @@ async def test_a_fenced_worker_kills_its_processes_within_a_second(
         assert time.monotonic() - began < 1.0
 
 
+@pytest.mark.parametrize("end", ["timeout", "cancel", "crash", "leave"])
+async def test_what_a_handler_started_dies_with_its_try(
+    app: PgQueue, working: Any, database: str, tmp_path: Path, end: str
+) -> None:
+    file = tmp_path / "pid"
+    task = "die-and-leave-a-process" if end == "crash" else "with-a-process-of-its-own"
+    async with working():
+        await app.enqueue("add", {"a": 1, "b": 1}).aresult(20)  # the child is up
+        timeout = 0.5 if end == "timeout" else None
+        job = app.enqueue(task, {"pid_file": str(file)}, timeout=timeout)
+        pid = await written(file)
+        if end == "cancel":
+            app.cancel(job.id)
+        if end != "leave":
+            await ended(database, job)
+            await asyncio.to_thread(until, lambda: not lives(pid), 1.0)
+    await asyncio.to_thread(until, lambda: not lives(pid), 1.0)
+
+
+async def test_a_handler_has_no_children_but_its_own(app: PgQueue, working: Any) -> None:
+    async with working():
+        assert await app.enqueue("wait-for-children").aresult(20) == 0
+
+
 @pytest.fixture
 def worker_process(database: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
@@ -233,7 +257,7 @@ def worker_process(database: str) -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-@pytest.mark.parametrize("task", ["hang", "hang-in-c"])
+@pytest.mark.parametrize("task", ["hang", "hang-in-c", "with-a-process-of-its-own"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_a_worker_that_is_ended_by_a_signal(
     app: PgQueue,
