@@ -11,6 +11,7 @@ PgQueueError
 ├── UniqueKeyTaken           another job holds the unique key (unique_mode="raise")
 ├── UniqueKeyBusy            an open transaction holds the unique key
 ├── JobNotFound              no job with that id, live or finished
+├── JobBusy                  an open transaction holds the job's row
 ├── HandlerCrashed           the process of a handler died (isolation="process")
 ├── WrongState               the job is not in a state in which this can be done
 ├── JobFailed                the awaited job ended as failed or cancelled
@@ -35,6 +36,9 @@ Errors are built from facts, kept as attributes; the message tells the next step
 """
 
 from __future__ import annotations
+
+NAMED = 10
+"""Ids that a message names."""
 
 
 class PgQueueError(Exception):
@@ -125,6 +129,21 @@ class JobNotFound(PgQueueError, LookupError):
     def __init__(self, job_id: int) -> None:
         self.job_id = job_id
         super().__init__(f"job {job_id} does not exist, or retention has dropped it")
+
+
+class JobBusy(PgQueueError):
+    """Somebody's open transaction held the rows of `job_ids` for longer than `wait` seconds."""
+
+    def __init__(self, job_ids: tuple[int, ...], wait: float) -> None:
+        self.job_ids = job_ids
+        self.wait = wait
+        named = ", ".join(str(job_id) for job_id in job_ids[:NAMED])
+        more = f" and {len(job_ids) - NAMED} more" if len(job_ids) > NAMED else ""
+        what = f"job {named} is" if len(job_ids) == 1 else f"jobs {named}{more} are"
+        super().__init__(
+            f"{what} held by an open transaction (waited {wait:g} s): nothing was changed in its "
+            "batch; end that transaction, which pg_blocking_pids finds, or try again"
+        )
 
 
 class HandlerCrashed(PgQueueError):

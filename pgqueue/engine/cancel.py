@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pgqueue.db.run import Statement, Steps
 from pgqueue.engine.claim import ClaimedJob
-from pgqueue.engine.operate import Operator
+from pgqueue.engine.operate import Operator, patiently
 
 Sql = Mapping[str, str]
 
@@ -49,7 +49,7 @@ def cancel_jobs(
                 "who": operator.who if operator else None,
                 "source": operator.source if operator else None,
             }
-            rows = yield Statement(sql["cancel_jobs"], params)
+            rows = yield from patiently(sql, Statement(sql["cancel_jobs"], params))
             became.update(dict(rows))
         remaining = [job_id for job_id in remaining if job_id not in became]
         if not remaining:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from pgqueue.db.run import Statement, Steps
-from pgqueue.engine.operate import Operator, batches
+from pgqueue.engine.operate import Operator, batches, patiently
 
 Sql = Mapping[str, str]
 
@@ -29,7 +29,8 @@ def delete_jobs(sql: Sql, ids: Collection[int], operator: Operator) -> Steps[Del
     became: dict[int, str] = {}
     for _ in range(TRIES):
         for batch in batches(remaining):
-            rows = yield Statement(sql["delete_jobs"], {"ids": list(batch), **operator.params})
+            params = {"ids": list(batch), **operator.params}
+            rows = yield from patiently(sql, Statement(sql["delete_jobs"], params))
             became.update(dict(rows))
         remaining = [job_id for job_id in remaining if job_id not in became]
         if not remaining:

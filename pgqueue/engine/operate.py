@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pgqueue.errors import ConfigError
+import psycopg
+
+from pgqueue.db.run import Batch, Rows, Statement, Steps
+from pgqueue.errors import ConfigError, JobBusy
 
 T = TypeVar("T")
 
 BATCH = 500
 """Rows that one transaction locks at most."""
+
+WAIT = 5.0
+"""Seconds that an operator's command waits for rows that somebody holds; as `unique_wait`."""
 
 SOURCES = ("cli", "api", "ui", "code")
 
@@ -43,6 +49,21 @@ def this_user(source: str = "code") -> Operator:
     except KeyError:  # a container may run under a number that nobody has named
         who = f"uid {os.getuid()}"
     return Operator(who, source)
+
+
+def patiently(sql: Mapping[str, str], statement: Statement) -> Steps[Rows]:
+    """The rows of a statement on `ids` that waits for locked rows, though not for ever.
+
+    For an autocommit connection. Raises JobBusy after `WAIT` seconds.
+    """
+    params = {"wait": f"{WAIT:g}s"}
+    try:
+        _, rows = yield Batch((Statement(sql["wait_for_rows"], params), statement))
+    except psycopg.errors.LockNotAvailable:
+        asked = {"ids": (statement.params or {})["ids"]}
+        held = yield Statement(sql["find_held"], asked)
+        raise JobBusy(tuple(job_id for (job_id,) in held), WAIT) from None
+    return rows  # type: ignore[no-any-return]  # rows of any type
 
 
 def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

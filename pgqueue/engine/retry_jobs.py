@@ -13,7 +13,7 @@ import psycopg
 from pgqueue.db.run import Batch, Statement, Steps
 from pgqueue.engine.filters import JobFilter
 from pgqueue.engine.listing import find_row, list_jobs
-from pgqueue.engine.operate import Operator, batches
+from pgqueue.engine.operate import Operator, batches, patiently
 from pgqueue.errors import (
     ConfigError,
     PayloadInvalid,
@@ -268,7 +268,8 @@ def _find_finished(
 def _hurry(sql: Sql, ids: Sequence[int], operator: Operator) -> Steps[tuple[int, ...]]:
     hurried: list[int] = []
     for batch in batches(ids):
-        rows = yield Statement(sql["hurry_jobs"], {"ids": list(batch), **operator.params})
+        params = {"ids": list(batch), **operator.params}
+        rows = yield from patiently(sql, Statement(sql["hurry_jobs"], params))
         hurried += [job_id for (job_id,) in rows]
     return tuple(sorted(hurried))
 

@@ -5,6 +5,24 @@
 -- name: wait_for_keys
 select set_config('lock_timeout', '1s', true)
 
+-- How long a command waits for rows that somebody's open transaction holds.
+-- name: wait_for_rows
+select set_config('lock_timeout', %(wait)s, true)
+
+-- Which jobs somebody's open transaction holds.
+-- name: find_held
+with free_jobs as materialized (
+  select id
+  from pgqueue.jobs
+  where id = any(%(ids)s::bigint[])
+  for update skip locked
+)
+select id
+from pgqueue.jobs
+where id = any(%(ids)s::bigint[])
+  and id <> all(array(select id from free_jobs))
+order by id
+
 -- Where jobs are: live (finished_at is null) or finished.
 -- name: find_places
 select id, state, run_at > pgqueue.clock() as is_later, null::timestamptz as finished_at
