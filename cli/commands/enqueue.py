@@ -32,6 +32,8 @@ def enqueue(
 
     Example: pgq enqueue send-welcome '{"user_id": 1}' --priority 8
     """
+    from pgqueue.errors import ConfigError
+
     pgq = load_app(app)
     given = {
         "queue": queue,
@@ -43,6 +45,11 @@ def enqueue(
         "tags": tag,
     }
     options = {name: value for name, value in given.items() if value is not None}
+    if app is None and not pgq.settings.app and task not in pgq.tasks:
+        raise ConfigError(
+            f"task {task!r} is not one of the built-in pipeline's: name your app with "
+            "--app MODULE:ATTR or PGQUEUE_APP"
+        )
     job = pgq.enqueue(task, parsed_json(payload, "the payload"), **options)
     pgq.close()
     if json:

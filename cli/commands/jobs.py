@@ -9,6 +9,7 @@ import typer
 from ..common import AppOption, JsonOption, parsed_json, print_json, ready_app
 from ..operating import (
     LARGEST_ID,
+    MANY,
     DryRunOption,
     IdArgument,
     IdsArgument,
@@ -26,6 +27,7 @@ from ..operating import (
     job_filter,
     operator,
     plain,
+    safe,
     safe_table,
     say_ids,
 )
@@ -296,14 +298,17 @@ def _tell_retry(done: Retried | Preview, as_json: bool) -> None:
 
 
 def _say_retried(done: Retried) -> None:
-    if not done.retried:
+    if not (done.retried or done.hurried):
         typer.echo("nothing came back")
     say_ids("queued again", done.retried)
     say_ids("due now", done.hurried)
     say_ids("left alone, due or running", done.live)
     say_ids("not found", done.missing)
-    for job_id, reason in sorted(done.refused.items()):
-        typer.echo(f"job {job_id} refused: {reason}")
+    refused = sorted(done.refused.items())
+    for job_id, reason in refused[:MANY]:
+        typer.echo(f"job {job_id} refused: {safe(reason)}")
+    if len(refused) > MANY:
+        typer.echo(f"and {len(refused) - MANY} more refused: --json names them all")
 
 
 def _print_jobs(rows: list[dict[str, Any]], empty: str) -> None:

@@ -79,6 +79,8 @@ class Endings:
             return Requeued(job.id, running.lease, DATABASE_AWAY_WAIT, uncounted=1)
         if running.database_lost:
             return self._of_lost_connection(task, job, error)
+        if timed_out and not error.args:  # asyncio's own error says nothing
+            error.args = (f"not done within {job.timeout or task.options.timeout:g} s",)
         reason = "timeout" if timed_out else _reason_of(error)
         return self._after_failure(task, job, reason, error)
 

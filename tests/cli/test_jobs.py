@@ -218,6 +218,29 @@ def test_replay_edits_many_and_refuses_those_that_do_not_fit(
     assert document("jobs", "show", str(fits))["payload"] == {"a": 1, "b": 9}
 
 
+def test_of_many_that_are_refused_some_are_named_and_the_rest_is_a_number(
+    pgq_command: Run, database: str
+) -> None:
+    ids = [
+        json.loads(pgq_command("enqueue", "report", '{"day": "x"}', "--json").out)["id"]
+        for _ in range(22)
+    ]
+    end(database, *ids, state="completed")
+    said = pgq_command("jobs", "replay", "--state", "completed", "--merge", '{"b": 9}')
+    assert said.code == 1
+    assert said.out.count(" is not valid: b: ") == 20
+    assert "and 2 more refused: --json names them all" in said.out
+
+
+def test_a_task_that_the_built_in_app_does_not_know_asks_for_the_app(
+    pgq_command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGQUEUE_APP", raising=False)
+    said = pgq_command("enqueue", "add", '{"a": 1}')
+    assert said.code == 2
+    assert "--app MODULE:ATTR or PGQUEUE_APP" in said.err
+
+
 def test_cancel_and_delete(
     add: Callable[..., int], pgq_command: Run, document: Callable[..., Any], database: str
 ) -> None:

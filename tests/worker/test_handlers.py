@@ -234,7 +234,8 @@ async def test_a_timeout_ends_an_async_handler(database: str, pgq: PgQueue) -> N
     job_id = hang.enqueue().id
     await work(pgq)
     assert pgq.get_job(job_id).state == "failed"
-    assert errors_of(database, job_id)[0]["reason"] == "timeout"
+    error = errors_of(database, job_id)[0]
+    assert (error["reason"], error["message"]) == ("timeout", "not done within 0.05 s")
 
 
 async def test_a_thread_over_its_timeout_is_told_and_its_late_write_rolls_back(
