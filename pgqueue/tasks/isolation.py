@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
@@ -46,3 +47,17 @@ def checked_memory(task: str, isolation: str | None, limit: int | None) -> int |
 def _stands_in_module(function: Callable[..., Any]) -> bool:
     name = getattr(function, "__qualname__", "")
     return name.isidentifier()
+
+
+def refuse_in_a_child_that_starts() -> None:
+    """Raise ConfigError where a child process imports the program that starts workers.
+
+    A program without a guard would start another worker in each of them, and no child would ever
+    come to its handler.
+    """
+    # What multiprocessing itself asks before it lets a child start processes.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigError(
+            'a child process for isolation="process" imports the program that runs the worker: '
+            'put what starts it under `if __name__ == "__main__":`'
+        )

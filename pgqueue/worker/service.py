@@ -28,6 +28,7 @@ from pgqueue.events import (
 from pgqueue.schedule.store import Schedule, put_schedule
 from pgqueue.schedule.tick import tick
 from pgqueue.settings import Settings, described_target
+from pgqueue.tasks.isolation import refuse_in_a_child_that_starts
 from pgqueue.tasks.registry import Registry
 from pgqueue.worker.chores import HOLD, Chores, worker_chores
 from pgqueue.worker.endings import Endings
@@ -215,6 +216,7 @@ class Worker:
     # -- coming and going --------------------------------------------------------
 
     def _check_tasks(self) -> None:
+        refuse_in_a_child_that_starts()
         for task in self._tasks:
             _ = task.signature  # raises ConfigError now, not at the first job
             if task.isolation == "process":

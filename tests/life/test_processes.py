@@ -308,3 +308,32 @@ async def test_a_worker_refuses_a_task_that_its_module_hides(pgq: PgQueue) -> No
     pgq.task(isolation="process")(add)
     with pytest.raises(ConfigError, match=r"is not what process_tasks\.add holds"):
         await pgq.worker().run()
+
+
+def test_a_program_without_a_guard_is_told_so_and_no_child_becomes_a_worker(
+    database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks_of_mine.py").write_text(
+        "from pgqueue import PgQueue\npgq = PgQueue()\n"
+        "@pgq.task(isolation='process')\ndef one() -> int: return 1\n"
+    )
+    (tmp_path / "unguarded.py").write_text(
+        "import asyncio\nfrom tasks_of_mine import pgq\n"
+        "asyncio.run(pgq.worker(scheduler=False).run())\n"
+    )
+    rows(database, "select pgqueue.enqueue('one')")
+    program = subprocess.Popen(
+        [sys.executable, "unguarded.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PGQUEUE_DATABASE_URL": database},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert program.stderr is not None
+        told = next(line for line in program.stderr if "__main__" in line and "ConfigError" in line)
+        assert "put what starts it under" in told
+        assert value(database, "select count(*) from pgqueue.workers") == 1
+    finally:
+        program.kill()
+        program.communicate()
