@@ -25,7 +25,7 @@ from pgqueue.engine.prune import prune
 from pgqueue.engine.result import polls, value_of
 from pgqueue.engine.retention import Pruned, plan_retention
 from pgqueue.errors import ConfigError, NotMigrated
-from pgqueue.job import Job, Json, NewJob, Retry
+from pgqueue.job import Job, Json, NewJob, NewJobs, Retry
 from pgqueue.operations import Operations, checked_id
 from pgqueue.schedule import store
 from pgqueue.schedule.store import Schedule, Stored
@@ -340,14 +340,14 @@ class PgQueue(Operations):
     def send(self, new: NewJob, connection: Any) -> Job:
         return self._known(self._run(enqueue.enqueue_job(self.sql, new), connection))
 
-    def send_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]:
-        return self._run(enqueue.enqueue_jobs(self.sql, new_jobs), connection)
+    def send_many(self, new: NewJobs, connection: Any) -> list[int]:
+        return self._run(enqueue.enqueue_alike(self.sql, new), connection)
 
     async def asend(self, new: NewJob, connection: Any) -> Job:
         return self._known(await self._arun(enqueue.enqueue_job(self.sql, new), connection))
 
-    async def asend_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]:
-        return await self._arun(enqueue.enqueue_jobs(self.sql, new_jobs), connection)
+    async def asend_many(self, new: NewJobs, connection: Any) -> list[int]:
+        return await self._arun(enqueue.enqueue_alike(self.sql, new), connection)
 
     def _run(self, steps: Steps[T], connection: Any) -> T:
         try:

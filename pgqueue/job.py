@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
@@ -102,6 +102,18 @@ class NewJob:
     timeout: float | None = None
     expires_at: datetime | None = None
     headers: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewJobs:
+    """Jobs to be inserted that differ in nothing but their payloads, which are JSON text."""
+
+    like: NewJob
+    payloads: Sequence[str]
+
+    def one_by_one(self) -> list[NewJob]:
+        """The same as single jobs."""
+        return [replace(self.like, payload=json.loads(text)) for text in self.payloads]
 
 
 class JobHandle(Protocol):
@@ -252,7 +264,12 @@ def storable_json(value: Json, *, limit: int | None = None) -> str:
         size = len(text.encode("utf-8"))
     except (TypeError, ValueError, RecursionError) as error:
         raise NotStorable(f"not JSON: {error}") from None
-    if _NUL.search(text):
+    return checked_json(text, size, limit)
+
+
+def checked_json(text: str, size: int, limit: int | None) -> str:
+    """JSON text of `size` bytes, if jsonb holds what it says; raises NotStorable."""
+    if "\\u0000" in text and _NUL.search(text):
         raise NotStorable("holds a NUL character, which Postgres cannot store")
     if limit is not None and size > limit:
         raise NotStorable(f"{size:,} bytes, and {limit:,} is the most")

@@ -7,12 +7,13 @@ psycopg's own, see its generators.py).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.pq import PipelineStatus
 from psycopg.rows import tuple_row
 from psycopg.types.numeric import Int8BinaryLoader
 
@@ -35,6 +36,17 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """A `copy … from stdin` and its lines in text format, in blocks; the reply is empty.
+
+    Raises psycopg.NotSupportedError on a connection in pipeline mode, before anything is sent.
+    """
+
+    text: str
+    blocks: Iterable[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Statements for one round trip and one transaction; the reply is a list of their rows.
 
@@ -44,8 +56,9 @@ class Batch:
     statements: tuple[Statement, ...]
 
 
-Steps = Generator[Statement | Batch, Any, T]
-"""A verb: yields a Statement (receives Rows) or a Batch (receives list[Rows]); returns T."""
+Asked = Statement | Copy | Batch
+Steps = Generator[Asked, Any, T]
+"""A verb: yields what it asks (receives Rows, for a Batch list[Rows]); returns T."""
 
 _BEGIN = Statement("begin isolation level read committed")
 _COMMIT = Statement("commit")
@@ -91,10 +104,15 @@ async def arun(connection: psycopg.AsyncConnection[Any], steps: Steps[T]) -> T:
         return result
 
 
-def _answer(connection: psycopg.Connection[Any], asked: Statement | Batch) -> Rows | list[Rows]:
+def _answer(connection: psycopg.Connection[Any], asked: Asked) -> Rows | list[Rows]:
     if isinstance(asked, Statement):
         with _execute(connection, asked) as cursor:
-            return cursor.fetchall() if cursor.description else []
+            return cursor.fetchall() if _has_rows(cursor) else []
+    if isinstance(asked, Copy):
+        with connection.cursor() as cursor, cursor.copy(asked.text) as copy:
+            for block in asked.blocks:
+                copy.write(block)
+        return []
     try:
         with connection.pipeline():
             cursors = [_execute(connection, one) for one in (_BEGIN, *asked.statements, _COMMIT)]
@@ -105,12 +123,15 @@ def _answer(connection: psycopg.Connection[Any], asked: Statement | Batch) -> Ro
     return [cursor.fetchall() if cursor.description else [] for cursor in cursors[1:-1]]
 
 
-async def _aanswer(
-    connection: psycopg.AsyncConnection[Any], asked: Statement | Batch
-) -> Rows | list[Rows]:
+async def _aanswer(connection: psycopg.AsyncConnection[Any], asked: Asked) -> Rows | list[Rows]:
     if isinstance(asked, Statement):
         async with await _aexecute(connection, asked) as cursor:
-            return await cursor.fetchall() if cursor.description else []
+            return await cursor.fetchall() if _has_rows(cursor) else []
+    if isinstance(asked, Copy):
+        async with connection.cursor() as cursor, cursor.copy(asked.text) as copy:
+            for block in asked.blocks:
+                await copy.write(block)
+        return []
     try:
         async with connection.pipeline():
             cursors = [
@@ -137,6 +158,12 @@ async def _aexecute(
     if one.raw:
         cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
     return await cursor.execute(one.text, one.params)
+
+
+def _has_rows(cursor: psycopg.Cursor[Row] | psycopg.AsyncCursor[Row]) -> bool:
+    """Whether the statement answers with rows; in a caller's pipeline that is not known yet."""
+    pipelined = cursor.connection.info.pipeline_status != PipelineStatus.OFF
+    return pipelined or cursor.description is not None
 
 
 def _is_usable(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:

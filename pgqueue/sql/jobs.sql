@@ -159,6 +159,30 @@ select id
 from new_jobs
 order by place
 
+-- Ids for `n` jobs that are copied in next, and when they are due. As a range where nobody else took
+-- one in between, which is the rule.
+-- name: take_ids
+select
+  min(id) as first_id,
+  case when max(id) - min(id) + 1 <> count(*) then array_agg(id order by id) end as ids,
+  coalesce(
+    %(run_at)s::timestamptz,
+    pgqueue.clock_now() + %(delay)s * interval '1 second'
+  ) as scheduled_at,
+  pgqueue.clock_now() as now
+from (
+  select nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')) as id
+  from generate_series(1, %(n)s)
+) as taken
+
+-- Inserts many jobs that no unique key and no quota concerns, three times as fast as insert_jobs.
+-- name: copy_jobs
+copy pgqueue.jobs (
+  id, task, queue, payload, priority, run_at, scheduled_at, tags, max_attempts, timeout,
+  expires_at, headers
+)
+from stdin
+
 -- Which lanes hold queued jobs: a walk over the claim index that skips from lane to lane.
 -- name: find_lanes
 with recursive lanes as (

@@ -23,7 +23,7 @@ from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
 from pgqueue.errors import ConfigError, PayloadInvalid
-from pgqueue.job import Job, Json, NotStorable, storable_json
+from pgqueue.job import Job, Json, NotStorable, checked_json, storable_json
 
 PAYLOAD_LIMIT = 1_000_000
 """Bytes of JSON a payload may have; enqueue_v1 says the same. Store large things elsewhere."""
@@ -81,6 +81,19 @@ class Signature:
         except (PydanticSerializationError, NotStorable, ValueError) as error:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
         return payload
+
+    def payload_text(self, given: Mapping[str, Any]) -> str:
+        """`payload` of one of many, as the JSON text that is stored; raises PayloadInvalid."""
+        try:
+            valid = self.adapter.validate_python(given)
+            encoded = self.adapter.dump_json(valid, by_alias=True, round_trip=True)
+            if b"null" in encoded:
+                _check_finite(valid)
+            return checked_json(encoded.decode(), len(encoded), PAYLOAD_LIMIT)
+        except ValidationError as error:
+            raise PayloadInvalid(self.task, _problems(error)) from None
+        except (PydanticSerializationError, NotStorable, ValueError) as error:
+            raise PayloadInvalid(self.task, [("payload", str(error))]) from None
 
     def arguments(self, payload: str) -> dict[str, Any]:
         """The keyword arguments of a stored payload, which is JSON; raises PayloadInvalid."""
@@ -186,7 +199,12 @@ def _without_infinity(payload: str) -> str:
 def _check_storable(payload: Mapping[str, Json], valid: Mapping[str, Any]) -> None:
     # pydantic writes null for NaN and infinity, without a word.
     text = storable_json(payload, limit=PAYLOAD_LIMIT)
-    if "null" in text and _holds_non_finite(valid):
+    if "null" in text:
+        _check_finite(valid)
+
+
+def _check_finite(valid: Mapping[str, Any]) -> None:
+    if _holds_non_finite(valid):
         raise NotStorable("holds NaN or infinity, which JSON does not know")
 
 

@@ -10,7 +10,7 @@ from functools import cached_property, update_wrapper
 from typing import Any, Generic, Protocol, TypeVar
 
 from pgqueue.errors import ConfigError, PayloadInvalid
-from pgqueue.job import Job, Json, NewJob, Retry
+from pgqueue.job import Job, Json, NewJob, NewJobs, Retry
 from pgqueue.tasks.isolation import checked_isolation, checked_memory
 from pgqueue.tasks.names import checked_queue, checked_task
 from pgqueue.tasks.payload import Signature, signature_of
@@ -41,9 +41,9 @@ class Sender(Protocol):
     """Who brings new jobs into the database; the app is one."""
 
     def send(self, new: NewJob, connection: Any) -> Job: ...
-    def send_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]: ...
+    def send_many(self, new: NewJobs, connection: Any) -> list[int]: ...
     async def asend(self, new: NewJob, connection: Any) -> Job: ...
-    async def asend_many(self, new_jobs: list[NewJob], connection: Any) -> list[int]: ...
+    async def asend_many(self, new: NewJobs, connection: Any) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +218,7 @@ class Task(Generic[R]):
         return await self.using().aenqueue(*args, **kwargs)
 
     def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
-        """Insert one job per mapping of arguments, in one statement; returns their ids."""
+        """Insert one job per mapping of arguments, all or none; returns their ids."""
         return self.using().enqueue_many(rows)
 
     async def aenqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
@@ -254,7 +254,7 @@ class Enqueuing:
         return await self._sender.asend(self._new_of_json(payload), self.options.connection)
 
     def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
-        """Insert one job per mapping of arguments, in one statement; returns their ids.
+        """Insert one job per mapping of arguments, all or none; returns their ids.
 
         Nothing is inserted when one of them raises PayloadInvalid.
         """
@@ -276,8 +276,11 @@ class Enqueuing:
         stored = self.task.signature.payload_of_json(self.task.checked_payload(payload))
         return new_job(self.task.name, stored, self.options, self.task.retry.attempts)
 
-    def _new_many(self, rows: Iterable[Mapping[str, Any]]) -> list[NewJob]:
-        return [self._new((), self._arguments(row)) for row in rows]
+    def _new_many(self, rows: Iterable[Mapping[str, Any]]) -> NewJobs:
+        signature = self.task.signature
+        payloads = [signature.payload_text(self._arguments(row)) for row in rows]
+        like = new_job(self.task.name, {}, self.options, self.task.retry.attempts)
+        return NewJobs(like, payloads)
 
     def _arguments(self, row: Any) -> Mapping[str, Any]:
         if not isinstance(row, Mapping):
