@@ -140,7 +140,8 @@ class QueueMachine(Working):
             self._beat(worker, [] if buffered else sorted(self._hand(worker).job_ids))
         self._move_the_clock(2 * TIMEOUT)
         self._carry_out(rescue_jobs(SQL, TIMEOUT))
-        self._claim(self._add_worker(), self.model.lanes(), TASKS, limit=50)
+        suspects = data.draw(st.booleans(), "takes suspects")
+        self._claim(self._add_worker(), self.model.lanes(), TASKS, limit=50, suspects=suspects)
 
     @precondition(lambda self: not self.exchange)
     @rule(data=st.data())
