@@ -76,12 +76,14 @@ format: $(STAMP) ## Let ruff put the code into form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# cli and migrations are packages of their own here, and relative imports keep them movable.
+# cli and migrations are packages of their own here, and relative imports keep them movable. A peer's
+# script lives in another environment, with libraries that are not here.
 .PHONY: types
 types: $(STAMP) ## Check types with mypy, strict
 	@$(BIN)/mypy
 	@$(BIN)/mypy --config-file pyproject.toml -p cli
 	@$(BIN)/mypy --config-file pyproject.toml -p migrations
+	@$(BIN)/mypy --config-file pyproject.toml --exclude benchmarks/peers benchmarks
 
 .PHONY: imports
 imports: $(STAMP) ## Check that imports only go down (import-linter)
@@ -103,6 +105,25 @@ docs: $(STAMP) ## Write docs/cli.md and docs/events.md anew from the code
 .PHONY: wheel
 wheel: $(STAMP) ## Build the wheel from a clean export and run its demo in an empty environment
 	@.ci/wheel $(BIN)/python
+
+BENCH_HOME ?= build/benchmarks
+BENCHMARKS := BENCH_HOME=$(BENCH_HOME) $(BIN)/python -m benchmarks
+
+.PHONY: bench
+bench: $(STAMP) ## Measure pgqueue for three minutes, on BENCH_PG or a server of its own
+	@$(BENCHMARKS) plan quick $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: export BENCH_PG ?= postgresql://postgres@127.0.0.1:5544
+bench-peers: $(STAMP) ## Set up the other queues and measure them beside pgqueue (an hour)
+	@BENCH_HOME=$(BENCH_HOME) benchmarks/setup.sh
+	@$(BENCHMARKS) plan ours $(ARGS)
+	@$(BENCHMARKS) plan peers $(ARGS)
+
+.PHONY: bench-report
+bench-report: ## Write the tables and plots of docs/benchmarks.md from its raw results
+	@BENCH_HOME=$(BENCH_HOME) benchmarks/setup.sh report
+	@$(BENCH_HOME)/venv-report/bin/python -m benchmarks.report
 
 .PHONY: bench-stories
 bench-stories: $(STAMP) ## Measure how well stories are told apart
