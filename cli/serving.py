@@ -7,16 +7,18 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pgqueue.db.pools import connect
 from pgqueue.db.version import check_version
 from pgqueue.errors import ConfigError, DatabaseUnreachable, SchemaTooNew
 from pgqueue.observe import log
+from pgqueue.settings import read_settings
 
 if TYPE_CHECKING:
     from pgqueue import PgQueue
+    from pgqueue.worker.supervised import SupervisorLine
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -71,17 +73,21 @@ def run_worker(
     log_level: str,
     wait_for_db: float,
     before: Callable[[PgQueue], None] | None = None,
+    line: SupervisorLine | None = None,
     **options: Any,
 ) -> None:
     """Work until told to stop; leaves the process itself if threads could not be ended.
 
-    `before` is called once the database has answered.
+    `before` is called once the database has answered; `line` leads to the supervisor of this
+    process, if it has one.
     """
     configure_logs(log_level)
     wait_for_database(pgq, wait_for_db)
     if before is not None:
         before(pgq)
     worker = pgq.worker(**options)
+    if line is not None:
+        line.attend(worker.stop)
     asyncio.run(worker.run())
     pgq.close()
     if worker.has_lingering_threads:
@@ -89,6 +95,54 @@ def run_worker(
         # them for ever, and what they still write is fenced.
         sys.stderr.flush()
         os._exit(0)
+
+
+def run_supervisor(
+    *,
+    processes: int,
+    concurrency: int | None = None,
+    queues: Sequence[str] = (),
+    burst: bool = False,
+    app: str | None = None,
+    scheduler: bool = True,
+    shutdown_timeout: float | None = None,
+    wait_for_db: float = 0.0,
+    health_host: str = "127.0.0.1",
+    health_port: int | None = None,
+    log_level: str = "info",
+    before: Callable[[], None] | None = None,
+) -> int:
+    """Keep so many worker processes running, each with these options; returns the exit code.
+
+    `before` is called first. The app need not be imported here: the first worker tells what is
+    wrong with it.
+    """
+    from pgqueue.worker.supervisor import Supervisor, SupervisorOptions
+
+    configure_logs(log_level)
+    if before is not None:
+        before()
+    settings = read_settings()
+    port = settings.health_port if health_port is None else health_port
+    # One process, whatever PGQUEUE_PROCESSES says; their ports are between them and us.
+    words = ["worker", "--processes", "1", *(["--health-port", "0"] if port is not None else [])]
+    words += ["--log-level", log_level, "--wait-for-db", str(wait_for_db)]
+    words += [word for queue in queues for word in ("--queue", queue)]
+    given = {"concurrency": concurrency, "app": app, "shutdown-timeout": shutdown_timeout}
+    for name, value in given.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    words += ["--burst"] * burst + ["--no-scheduler"] * (not scheduler)
+    options = SupervisorOptions(
+        processes=processes,
+        burst=burst,
+        shutdown_timeout=(
+            settings.shutdown_timeout if shutdown_timeout is None else shutdown_timeout
+        ),
+        health_host=health_host,
+        health_port=port,
+    )
+    supervisor = Supervisor([sys.executable, "-m", __package__, *words], options)
+    return asyncio.run(supervisor.run())
 
 
 def _log() -> Any:

@@ -21,7 +21,9 @@ PgQueueError
 ├── ChoreLost                a maintenance duty is in somebody else's hands
 ├── NotMigrated              the database lacks our tables, or holds older ones
 ├── SchemaTooNew             the database was migrated by a newer, incompatible pgqueue
+├── SchemaTaken              a schema that would be made or dropped is somebody else's
 ├── DatabaseUnreachable      no connection, at start
+├── WorkerNotStarted         a supervisor's first worker process was killed before it worked
 └── EmbeddedFailed           the private Postgres could not be started
 
 What a handler raises, or returns, to speak about its own job:
@@ -234,6 +236,15 @@ class SchemaTooNew(PgQueueError):
         )
 
 
+class SchemaTaken(PgQueueError):
+    """A schema that would be made or dropped is somebody else's; `why` says what was found."""
+
+    def __init__(self, schema: str, why: str) -> None:
+        self.schema = schema
+        self.why = why
+        super().__init__(f"schema {schema!r} {why}")
+
+
 class DatabaseUnreachable(PgQueueError):
     """No connection at start; `target` never holds a password."""
 
@@ -241,6 +252,17 @@ class DatabaseUnreachable(PgQueueError):
         self.target = target
         self.reason = reason
         super().__init__(f"cannot connect to {target}: {reason}")
+
+
+class WorkerNotStarted(PgQueueError):
+    """A supervisor's first worker process was killed before it worked; `manner` says how."""
+
+    def __init__(self, manner: str) -> None:
+        self.manner = manner
+        super().__init__(
+            f"no worker process could start: the first one {manner}; "
+            "try the same command with --processes 1"
+        )
 
 
 class EmbeddedFailed(PgQueueError):

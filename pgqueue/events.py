@@ -50,6 +50,28 @@ class WorkerStopped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class SupervisorStarted(Event):
+    """The first of several worker processes works, the others follow; `health` answers for all."""
+
+    processes: int
+    health: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcessEnded(Event):
+    """A supervised process ended unasked; another one starts in `restart_in` seconds.
+
+    Without `restart_in` it ended uncleanly while all were asked to stop.
+    """
+
+    process: int
+    pid: int
+    manner: str
+    seconds: float
+    restart_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerFenced(Event):
     """The worker could not prove that it lives, and stopped its own handlers."""
 

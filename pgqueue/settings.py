@@ -93,6 +93,7 @@ class Settings(BaseSettings):
     heartbeat_timeout: Annotated[float, Field(gt=0, le=A_DAY)] = 15.0
     poll_interval: Annotated[float, Field(gt=0, le=A_DAY)] = 1.0
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 10
+    processes: Annotated[int, Field(ge=1, le=256)] = 1
     shutdown_timeout: Annotated[float, Field(ge=0, le=A_DAY)] = 30.0
     stats_interval: Annotated[float, Field(ge=0, le=A_DAY)] = 60.0
     health_port: Annotated[int, Field(ge=0, le=65_535)] | None = None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..common import AppOption, load_app
+
+if TYPE_CHECKING:
+    from pgqueue.worker.supervised import SupervisorLine
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -15,6 +18,14 @@ Concurrency = Annotated[
     int | None,
     typer.Option(
         min=1, max=10_000, help="How many jobs run at once; PGQUEUE_CONCURRENCY, else 10."
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=256,
+        help="How many worker processes, each with its own concurrency; PGQUEUE_PROCESSES, else 1.",
     ),
 ]
 ShutdownTimeout = Annotated[
@@ -28,6 +39,7 @@ WaitForDb = Annotated[float, typer.Option(min=0, help="Seconds to wait for the d
 def worker(
     context: typer.Context,
     concurrency: Concurrency = None,
+    processes: Processes = None,
     queue: Annotated[
         list[str] | None, typer.Option(help="Take from this queue only; may be repeated.")
     ] = None,
@@ -53,35 +65,55 @@ def worker(
         str, typer.Option(help="Where the port is open; 0.0.0.0 for probes from outside.")
     ] = "127.0.0.1",
     log_level: LogLevel = "info",
+    supervisor_line: Annotated[
+        int | None, typer.Option(hidden=True, help="For the processes of --processes.")
+    ] = None,
 ) -> None:
     """Claim jobs and run them until told to stop.
 
     SIGTERM or Ctrl-C: claim nothing new, let running jobs end within the shutdown timeout, hand
     back the rest without costing an attempt. A second signal leaves at once.
 
+    With --processes a supervisor starts so many workers, starts those again that die, passes
+    signals on and answers for all of them at --health-port.
+
     Example: pgq worker --concurrency 4 --queue email --app shop.jobs:pgq
     """
     if context.invoked_subcommand:
         return
+    line = _line_to(supervisor_line)
     if reload:
         from ..reload import run_reloading
 
         run_reloading()
         return
-    from ..serving import run_worker
+    from pgqueue.settings import read_settings
 
-    run_worker(
-        load_app(app),
-        log_level=log_level,
-        wait_for_db=wait_for_db,
-        queues=tuple(queue or ()),
-        concurrency=concurrency,
-        burst=burst,
-        scheduler=not no_scheduler,
-        shutdown_timeout=shutdown_timeout,
-        health_host=health_host,
-        health_port=health_port,
-    )
+    from ..serving import run_supervisor, run_worker
+
+    options: dict[str, Any] = {
+        "log_level": log_level,
+        "wait_for_db": wait_for_db,
+        "queues": tuple(queue or ()),
+        "concurrency": concurrency,
+        "burst": burst,
+        "scheduler": not no_scheduler,
+        "shutdown_timeout": shutdown_timeout,
+        "health_host": health_host,
+        "health_port": health_port,
+    }
+    count = processes or read_settings().processes
+    if count > 1:
+        raise typer.Exit(run_supervisor(processes=count, app=app, **options))
+    run_worker(load_app(app), line=line, **options)
+
+
+def _line_to(descriptor: int | None) -> SupervisorLine | None:
+    if descriptor is None:
+        return None
+    from pgqueue.worker.supervised import SupervisorLine
+
+    return SupervisorLine(descriptor)
 
 
 @app.command("check")

@@ -38,7 +38,8 @@ def configure(level: str = "info") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A line in one write: several processes may share this stream.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=number, handlers=[_StandardLogs()], force=True)
     kinds = set(_WORDINGS) if number <= logging.DEBUG else set(_WORDINGS) - _FOR_DEBUG
@@ -102,6 +103,12 @@ _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
     events.WorkerStarted: lambda _: ("info", "worker started"),
     events.WorkerStopping: lambda _: ("info", "worker is stopping"),
     events.WorkerStopped: lambda _: ("info", "worker stopped"),
+    events.SupervisorStarted: lambda _: ("info", "supervisor started"),
+    events.WorkerProcessEnded: lambda event: (
+        "error",
+        f"worker process {event.process} {event.manner}"
+        + ("" if event.restart_in is None else " and is started again"),
+    ),
     events.WorkerFenced: lambda _: (
         "error",
         "worker could not prove that it lives and stopped its handlers",

@@ -6,7 +6,6 @@ decides what they mean. It does not outlive its parent, however that one ends.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import multiprocessing
@@ -16,7 +15,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
@@ -35,18 +33,17 @@ from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.results import completed, said_by
+from pgqueue.worker.supervised import die_with_parent
+
+# Waits for the worker's end, then kills the child's group. Not a child of the child, or a handler
+# that waits for all of its children would wait for this one.
+_GUARD = 'exec 3<&0; { read -r _; kill -9 "-$1"; } <&3 &'
 
 BORN = "born"
 """The first word of a child, with its process id, which is its group's, too."""
 
 CONNECTIONS = 2
 """Connections a child opens at most, at the first `job.transaction()`."""
-
-_PR_SET_PDEATHSIG = 1
-
-# Waits for the worker's end, then kills the child's group. Not a child of the child, or a handler
-# that waits for all of its children would wait for this one.
-_GUARD = 'exec 3<&0; { read -r _; kill -9 "-$1"; } <&3 &'
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +85,8 @@ def enter(line: socket.socket) -> None:
     os.setsid()
     _say([BORN, os.getpid()])
     _start_guard()
-    if sys.platform == "linux":
-        # Also while a handler holds the interpreter lock, when the thread below cannot run.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Also while a handler holds the interpreter lock, when the thread below cannot run.
+    die_with_parent()
     threading.Thread(target=_die_with_parent, name="pgqueue-parent", daemon=True).start()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
@@ -18,6 +18,9 @@ STALL_LIMIT = 60.0
 """Seconds that the event loop may be blocked, or a beat may hang, in a worker called alive."""
 
 REQUEST_TIMEOUT = 5.0
+
+Answers = Mapping[str, Callable[[], list[str]]]
+"""Path and what gives the reasons against it."""
 
 
 class Vitals(Protocol):
@@ -53,18 +56,14 @@ def reasons_not_ready(vitals: Vitals) -> list[str]:
     return found
 
 
-class HealthServer:
-    """`/healthz` and `/readyz` on `host:port`: 200 or 503, and the reasons in JSON.
+class AnswerServer:
+    """Each path of `answers` on `host:port`: 503 for the reasons it gives, in JSON, else 200.
 
-    Binds at once, port 0 to any free one; answers from `start` on. Raises ConfigError when the
-    address cannot be had.
+    Binds at once, port 0 to any free one; answers from `start` on, in threads. Raises ConfigError
+    when the address cannot be had.
     """
 
-    def __init__(self, vitals: Vitals, host: str, port: int) -> None:
-        answers = {
-            "/healthz": lambda: reasons_not_alive(vitals),
-            "/readyz": lambda: reasons_not_ready(vitals),
-        }
+    def __init__(self, answers: Answers, host: str, port: int) -> None:
         try:
             self._server = _server_class(host)((host, port), _handler(answers))
         except (OSError, OverflowError) as error:
@@ -93,6 +92,17 @@ class HealthServer:
         self._server.server_close()
 
 
+class HealthServer(AnswerServer):
+    """`/healthz` and `/readyz` of one worker."""
+
+    def __init__(self, vitals: Vitals, host: str, port: int) -> None:
+        answers: Answers = {
+            "/healthz": lambda: reasons_not_alive(vitals),
+            "/readyz": lambda: reasons_not_ready(vitals),
+        }
+        super().__init__(answers, host, port)
+
+
 class _Server(ThreadingHTTPServer):
     # A request that hangs must not keep a worker from leaving.
     daemon_threads = True
@@ -107,7 +117,7 @@ def _server_class(host: str) -> type[_Server]:
     return _Server6 if ":" in host else _Server
 
 
-def _handler(answers: dict[str, Callable[[], list[str]]]) -> type[BaseHTTPRequestHandler]:
+def _handler(answers: Answers) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_TIMEOUT
         server_version = "pgqueue"

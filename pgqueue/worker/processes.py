@@ -26,6 +26,7 @@ from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.child import BORN, Answer, Call, call, enter, note_of, revived
 from pgqueue.worker.notepad import Notepad
+from pgqueue.worker.supervised import manner_of
 
 if TYPE_CHECKING:
     from pebble import ProcessFuture, ProcessPool
@@ -144,7 +145,7 @@ class Processes:
         # Pebble's handler turns the signal into an exit code.
         if self.stopping and code is not None and abs(code) == signal.SIGTERM:
             return NotStarted("the process was asked to end together with the worker")
-        return HandlerCrashed(_manner_of(code))
+        return HandlerCrashed("died" if code is None else manner_of(code))
 
 
 class _Slot:
@@ -248,14 +249,3 @@ def _error_of(answer: Answer) -> BaseException:
             return revived(answer.error)
     stand_in: BaseException = type(answer.error_type, (Exception,), {})(answer.message)
     return stand_in
-
-
-def _manner_of(code: int | None) -> str:
-    if code is None:
-        return "died"
-    if code >= 0:
-        return f"left with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"

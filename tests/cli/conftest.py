@@ -14,6 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from pgqueue.cli.main import main
+from supervising import Supervisor
+
+from pgqueue import PgQueue
 
 PGQ = Path(sys.executable).with_name("pgq")
 
@@ -34,6 +37,21 @@ def add(a: int, b: int = 2) -> int:
 @pgq.task
 def report(day: str, window_start: datetime | None = None) -> str:
     return day
+"""
+
+SLOW_TASKS = """
+import asyncio, os, time
+
+
+@pgq.task
+async def nap(seconds: float) -> int:
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+
+@pgq.task
+async def block(seconds: float) -> None:
+    time.sleep(seconds)
 """
 
 
@@ -128,3 +146,41 @@ def rows(folder: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Callab
             return int(row[0])
 
     return count
+
+
+@pytest.fixture
+def start(
+    folder: Path, app: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Supervisor]]:
+    """Starts `pgq …` on a fresh database, with hearts that are soon missed."""
+    with (folder / f"{app}.py").open("a", encoding="utf-8") as module:
+        module.write(SLOW_TASKS)
+    monkeypatch.setenv("PGQUEUE_DATABASE_URL", database)
+    monkeypatch.setenv("PGQUEUE_HEARTBEAT_INTERVAL", "0.3")
+    monkeypatch.setenv("PGQUEUE_HEARTBEAT_TIMEOUT", "2")
+    started: list[Supervisor] = []
+
+    def start(*arguments: str) -> Supervisor:
+        log = folder / f"{len(started)}.log"
+        started.append(Supervisor(log, arguments or ("worker", "--processes", "2")))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+@pytest.fixture
+def enqueue(database: str) -> Iterator[Callable[..., None]]:
+    pgq = PgQueue(database)
+
+    def sleep(seconds: float) -> None: ...
+
+    tasks = {name: pgq.task(name=name)(sleep) for name in ("nap", "block")}
+
+    def enqueue(*seconds: float, task: str = "nap") -> None:
+        tasks[task].enqueue_many({"seconds": one} for one in seconds)
+
+    yield enqueue
+    pgq.close()

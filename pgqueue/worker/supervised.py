@@ -1,0 +1,86 @@
+"""A worker process's tie to its supervisor: it says when it works, and it dies with it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from pgqueue.events import Event, WorkerStarted, subscribe
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the thread that started it ends (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class SupervisorLine:
+    """The worker's end of a socket pair whose other end only the supervisor holds."""
+
+    def __init__(self, descriptor: int) -> None:
+        """From here on this process does not outlive its supervisor, however that one ends."""
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)
+        die_with_parent()
+        # Where the kernel does not do it, and for a supervisor that died before it was asked to.
+        threading.Thread(
+            target=self._die_with_supervisor, name="pgqueue-supervisor", daemon=True
+        ).start()
+
+    def attend(self, stop: Callable[[str], None]) -> None:
+        """Tell the supervisor when the worker has started, and let signals only ask it to stop.
+
+        Service managers signal every process of a service, and the supervisor passes its own
+        signal on: to a worker that leaves at the second one this would look like impatience. The
+        supervisor ends impatiently by SIGKILL.
+        """
+
+        def started(event: Event) -> None:
+            if isinstance(event, WorkerStarted):
+                _only_stop_on_signals(asyncio.get_running_loop(), stop)
+                self._say({"health": event.health})
+
+        subscribe(started, {WorkerStarted})
+
+    def _say(self, words: dict[str, str | None]) -> None:
+        self._socket.sendall(json.dumps(words).encode() + b"\n")
+
+    def _die_with_supervisor(self) -> None:
+        try:
+            while self._socket.recv(1024):
+                pass
+        except OSError:
+            pass  # a reset line is as much an end as a closed one
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _only_stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[str], None]) -> None:
+    def received(number: int, _: object) -> None:
+        # Once the loop is closed the worker has left, and the process is about to.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop, signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Not the loop's own handlers: the worker takes those away while it still has to leave.
+        loop.remove_signal_handler(number)
+        signal.signal(number, received)
+
+
+def manner_of(code: int) -> str:
+    """How a process ended, by its exit code or, below zero, its signal."""
+    if code >= 0:
+        return f"left with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
