@@ -237,6 +237,11 @@ def test_a_tag_that_is_given_twice_is_kept_once(known: Known) -> None:
     assert known.add.using(tags=["b", "a", "b"]).enqueue(1).tags == ("b", "a")
 
 
+def test_the_sql_function_takes_as_many_and_as_long_tags_as_python(database: str) -> None:
+    tags = "array(select rpad(n::text, 200, 'x') from generate_series(1, 100) as n)"
+    assert value(database, f"select pgqueue.enqueue('t', tags => {tags})") == 1
+
+
 SQL = [
     ("", "42883", "function pgqueue.enqueue_v1() does not exist"),
     ("task => null", "22023", "task name null is not valid: 1 to 200 letters, digits"),
@@ -265,6 +270,13 @@ SQL = [
     ("'t', tenant => ''", "22023", "tenant is not valid: 1 to 200 bytes"),
     ("'t', tags => null", "22023", "tags must be an array without null"),
     ("'t', tags => array[null]", "22023", "tags must be an array without null"),
+    ("'t', tags => array[['a'], ['b']]", "22023", "tags must be an array of one dimension"),
+    (
+        "'t', tags => array(select n::text from generate_series(1, 101) as n)",
+        "22023",
+        "101 tags are too many: 100 at most",
+    ),
+    ("'t', tags => array['a', repeat('ä', 101)]", "22023", "a tag has 202 bytes, and 200 is the"),
     ("'t', headers => '[]'", "22023", "headers must be a JSON object"),
     ("'t', unique_key => ''", "22023", "unique_key is not valid: 1 to 2600 bytes"),
     ("'t', unique_key => repeat('k', 2601)", "22023", "unique_key is not valid: 1 to 2600 bytes"),

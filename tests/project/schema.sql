@@ -148,6 +148,7 @@ declare
 begin
   if enqueue_v1.task is null or enqueue_v1.task ~ '[^A-Za-z0-9_.:-]'
     or length(enqueue_v1.task) not between 1 and 200
+  longest_tag integer;
   then
     raise exception 'task name % is not valid: 1 to 200 letters, digits and the signs _ . : -',
       coalesce(quote_literal(enqueue_v1.task), 'null') using errcode = '22023';
@@ -191,9 +192,22 @@ begin
     raise exception 'tags must be an array without null' using errcode = '22023';
   end if;
   if enqueue_v1.headers is null or jsonb_typeof(enqueue_v1.headers) <> 'object' then
+  if array_ndims(enqueue_v1.tags) > 1 then
+    raise exception 'tags must be an array of one dimension' using errcode = '22023';
+  end if;
     raise exception 'headers must be a JSON object' using errcode = '22023';
   end if;
   if enqueue_v1.max_attempts is null or enqueue_v1.max_attempts < 1 then
+  if cardinality(enqueue_v1.tags) > 100 then
+    raise exception '% tags are too many: 100 at most', cardinality(enqueue_v1.tags)
+      using errcode = '22023';
+  end if;
+  if cardinality(enqueue_v1.tags) > 0 then
+    longest_tag := (select max(octet_length(tag)) from unnest(enqueue_v1.tags) as tag);
+    if longest_tag > 200 then
+      raise exception 'a tag has % bytes, and 200 is the most', longest_tag using errcode = '22023';
+    end if;
+  end if;
     raise exception 'max_attempts is not valid: 1 or more' using errcode = '22023';
   end if;
   -- NaN counts as greater than every number here.
