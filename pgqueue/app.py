@@ -20,7 +20,7 @@ from pgqueue.db.pools import Pools, is_direct
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.db.version import check_version
 from pgqueue.engine import enqueue, inspect
-from pgqueue.engine.operate import this_user
+from pgqueue.engine.operate import acting
 from pgqueue.engine.prune import prune
 from pgqueue.engine.result import polls, value_of
 from pgqueue.engine.retention import Pruned, plan_retention
@@ -213,7 +213,7 @@ class PgQueue(Operations):
     def put_schedule(self, name: str, **definition: Any) -> Stored:
         """Store a schedule now; takes what `schedule` takes, `connection`, and `by`: who acts."""
         connection = definition.pop("connection", None)
-        operator = definition.pop("by", None) or this_user()
+        operator = acting(definition.pop("by", None))
         schedule = self._schedule(name=name, **definition)
         return self._run(store.put_schedule(self.sql, schedule, operator), connection)
 
