@@ -15,6 +15,7 @@ from pgqueue.engine import delete, listing, queues, quota, retry_jobs, why
 from pgqueue.engine.cancel import Cancelled, cancel_jobs
 from pgqueue.engine.delete import Deleted
 from pgqueue.engine.filters import JobFilter, checked_filter
+from pgqueue.engine.notify import ring
 from pgqueue.engine.operate import Operator, acting
 from pgqueue.engine.retry_jobs import Edit, Preview, Retried, merged
 from pgqueue.engine.why import Cause
@@ -257,9 +258,16 @@ class Operations(ABC):
     def _tries(self) -> dict[str, int]:
         return {task.name: task.retry.attempts for task in self.tasks}
 
+    def _rung(self, steps: Steps[T]) -> Steps[T]:
+        """`steps`, and then a hint to the workers that there is work."""
+        result = yield from steps
+        yield from ring(self.sql, self.settings.channel, "")
+        return result
+
     def _retry(self, job_ids: tuple[int, ...], by: Operator | None) -> Steps[Retried]:
         ids = checked_ids(job_ids)
-        return retry_jobs.retry_jobs(self.sql, ids, acting(by), self._tries())
+        steps = retry_jobs.retry_jobs(self.sql, ids, acting(by), self._tries())
+        return self._rung(steps)
 
     def _preview_retry(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
         return retry_jobs.preview_retry(self.sql, checked_filter(wanted), checked_limit(limit))
@@ -268,7 +276,8 @@ class Operations(ABC):
         self, wanted: JobFilter, limit: int | None, by: Operator | None
     ) -> Steps[Retried]:
         fit, most = checked_filter(wanted), checked_limit(limit)
-        return retry_jobs.retry_matching(self.sql, fit, acting(by), self._tries(), most)
+        steps = retry_jobs.retry_matching(self.sql, fit, acting(by), self._tries(), most)
+        return self._rung(steps)
 
     def _replay(
         self,
@@ -281,7 +290,8 @@ class Operations(ABC):
             raise ConfigError("payload and merge exclude each other: give one of them")
         edit = self._edit(payload, merge)
         operator = acting(by)
-        return retry_jobs.replay_job(self.sql, checked_id(job_id), edit, operator, self._tries())
+        steps = retry_jobs.replay_job(self.sql, checked_id(job_id), edit, operator, self._tries())
+        return self._rung(steps)
 
     def _preview_replay(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
         fit, most = checked_filter(wanted), checked_limit(limit)
@@ -294,7 +304,7 @@ class Operations(ABC):
         limit: int | None,
         by: Operator | None,
     ) -> Steps[Retried]:
-        return retry_jobs.replay_matching(
+        steps = retry_jobs.replay_matching(
             self.sql,
             checked_filter(wanted),
             self._edit(None, merge),
@@ -302,6 +312,7 @@ class Operations(ABC):
             tries=self._tries(),
             limit=checked_limit(limit),
         )
+        return self._rung(steps)
 
     def _edit(self, payload: Mapping[str, Json] | None, merge: Mapping[str, Json] | None) -> Edit:
         def edit(task: str, old: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -322,7 +333,8 @@ class Operations(ABC):
         return queues.pause_queue(self.sql, checked_queue(queue), acting(by), reason)
 
     def _resume(self, queue: str, by: Operator | None) -> Steps[bool]:
-        return queues.resume_queue(self.sql, checked_queue(queue), acting(by))
+        steps = queues.resume_queue(self.sql, checked_queue(queue), acting(by))
+        return self._rung(steps)
 
     def _set_quota(self, tenant: str, max_waiting: int | None, by: Operator | None) -> Steps[None]:
         named = checked_text("tenant", "" if tenant is None else tenant, TENANT_LIMIT) or ""
