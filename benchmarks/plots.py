@@ -47,7 +47,7 @@ def _bars(medians: Medians, workload: str, **given: Any) -> list[Bar]:
     bars = []
     for peer, setting in medians.peers(workload):
         value = medians.value(workload, peer, setting, **given)
-        if value is not None:
+        if value is not None and not (workload != "drain" and setting.startswith("cli")):
             bars.append((peer, label(peer, setting), value))
     return sorted(bars, key=lambda bar: bar[2])
 
