@@ -16,13 +16,13 @@ from pgqueue.db.run import Rows, Statement, Steps
 from pgqueue.engine.cancel import find_cancel_marks
 from pgqueue.engine.claim import Claimed, find_lanes
 from pgqueue.engine.finish import Written
+from pgqueue.engine.notify import LISTENING_REST
 from pgqueue.events import DutyFailed, EndingsHeldUp, JobsClaimed, LeasesLost, emit, is_wanted
 from pgqueue.job import Ended, Outcome, State
 from pgqueue.worker.exchange import Exchange, Order
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
-from pgqueue.worker.listener import LISTENING_REST
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner, Settled

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pgqueue.engine.notify import ring
+from pgqueue.engine.notify import LISTENING_REST, ring
 from pgqueue.schedule.tick import seconds_to_next, tick
 from pgqueue.settings import Settings
 from pgqueue.worker.link import Link
-from pgqueue.worker.listener import LISTENING_REST, Listener
+from pgqueue.worker.listener import Listener
 
 SHORTEST_REST = 0.05
 
