@@ -27,14 +27,28 @@ order by next_run_at, id
 limit %(n)s
 for update skip locked
 
--- Seconds until the next schedule is due.
+-- Seconds until the next schedule is due: the first by the index, or one that failed and is to be
+-- tried again.
 -- name: seconds_to_next_schedule
 select
   extract(
-    epoch from min(greatest(next_run_at, coalesce(retry_at, next_run_at))) - pgqueue.clock()
+    epoch from least(
+      (
+        select next_run_at
+        from pgqueue.schedules
+        where enabled
+          and (retry_at is null or retry_at <= pgqueue.clock())
+        order by next_run_at
+        limit 1
+      ),
+      (
+        select min(greatest(retry_at, next_run_at))
+        from pgqueue.schedules
+        where enabled
+          and retry_at > pgqueue.clock()
+      )
+    ) - pgqueue.clock()
   )::double precision
-from pgqueue.schedules
-where enabled
 
 -- Inserts the windows of one schedule that do not exist yet, and one job for each that it really
 -- inserted; returns how many.
