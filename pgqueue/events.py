@@ -175,7 +175,8 @@ class WorkerStats(Event):
     """What a worker did in the last `seconds`, and what waits; every PGQUEUE_STATS_INTERVAL.
 
     `queued` counts due and future jobs, exactly up to 10,000; above that (`queued_is_exact` is
-    false) it is the planner's estimate. `next_runs` are the next three schedules.
+    false) it is the planner's estimate. `next_runs` are the next three schedules. `unknown_tasks`
+    is what TasksUnknown tells.
     """
 
     worker_id: int
@@ -188,6 +189,19 @@ class WorkerStats(Event):
     queued_is_exact: bool
     schedules: int
     next_runs: tuple[str, ...]
+    unknown_tasks: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TasksUnknown(Event):
+    """Due jobs in a worker's queues are of tasks that no live worker knows: task, number of jobs.
+
+    Told when a worker starts, by a burst worker at its end. Of each queue and priority the first
+    1,000 due jobs are looked at, and 20 tasks are named.
+    """
+
+    worker_id: int
+    jobs: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)

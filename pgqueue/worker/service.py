@@ -43,7 +43,7 @@ from pgqueue.worker.processes import Processes
 from pgqueue.worker.rollout import Rollout
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.shutdown import on_signals
-from pgqueue.worker.statistics import Done, StatsLine
+from pgqueue.worker.statistics import Done, StatsLine, tell_unknown_tasks
 from pgqueue.worker.strays import Strays
 from pgqueue.worker.ticker import Ticker
 from pgqueue.worker.upkeep import Duty, Upkeep
@@ -238,6 +238,8 @@ class Worker:
             for schedule in self._schedules:
                 run(connection, put_schedule(self._sql, schedule))
             self._id = run(connection, self._registration())
+            if not self._options.burst:
+                run(connection, tell_unknown_tasks(self._sql, self._id, self._options.queues))
 
     def _registration(self) -> Steps[int]:
         return register_worker(
@@ -269,6 +271,9 @@ class Worker:
         # Where the database is away, others forget this worker when its heartbeat is old.
         with suppress(TimeoutError, LinkDown):
             async with asyncio.timeout(CANCEL_GRACE):
+                if self._options.burst:
+                    told = tell_unknown_tasks(self._sql, self._id, self._options.queues)
+                    await self._upkeep_link.execute(told)
                 await self._upkeep_link.execute(forget_worker(self._sql, self._id))
                 if self._claims.handed_back:
                     await self._upkeep_link.execute(ring(self._sql, self._settings.channel, ""))
@@ -297,7 +302,7 @@ class Worker:
     # -- duties ------------------------------------------------------------------
 
     def _duties(self) -> list[Duty]:
-        settings = self._settings
+        settings, queues = self._settings, self._options.queues
         strays = Strays(self._sql, self._upkeep_link, self.worker_id, self._hand, self._claims)
         duties = [
             Duty("chores", settings.beat_every, self._chores.turn),
@@ -311,7 +316,7 @@ class Worker:
             )
             duties.append(Duty("tick", settings.poll_interval, ticker.turn))
         if every := settings.stats_interval:
-            line = StatsLine(self._sql, self._upkeep_link, self.worker_id, self._done)
+            line = StatsLine(self._sql, self._upkeep_link, self.worker_id, self._done, queues)
             duties.append(Duty("statistics", every, line.tell, due=time.monotonic() + every))
         return duties
 
