@@ -13,7 +13,7 @@ from benchmarks.results import Result
 REFERENCE = "bare-psycopg"
 NOTHING = "-"
 
-_MARKED = re.compile(r"(<!-- (table|machine): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (table|machine|plot): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(page: str, machines: list[dict[str, Any]], results: list[Result]) -> str:
@@ -23,6 +23,9 @@ def filled(page: str, machines: list[dict[str, Any]], results: list[Result]) -> 
     def made(found: re.Match[str]) -> str:
         if found[2] == "machine":
             return found[1] + _machine(machines) + found[4]
+        if found[2] == "plot":
+            shown = f"![{found[3]}](benchmarks/{found[3]}.svg)\n" if results else ""
+            return found[1] + shown + found[4]
         return found[1] + TABLES[found[3]](medians) + found[4]
 
     return _MARKED.sub(made, page)
@@ -45,6 +48,9 @@ def ratio(value: float | None, of: float | None) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rows = list(rows)
+    if not rows:
+        return "Not measured.\n"
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
