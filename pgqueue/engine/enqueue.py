@@ -173,7 +173,7 @@ def _single(new: NewJob) -> dict[str, Any]:
         "max_attempts": new.max_attempts,
         "timeout": new.timeout,
         "expires_at": new.expires_at,
-        "headers": json.dumps(new.headers or {}),
+        "headers": json.dumps(new.headers) if new.headers else "{}",
     }
 
 
