@@ -59,7 +59,8 @@ class Change:
         if isinstance(self.keep, Unchanged | None) or _is_time(self.keep):
             self._check_count()
             return
-        raise ConfigError(f"keep {self.keep!r} is not valid: 1 hour or more, 100 years at most")
+        shown = self.keep if isinstance(self.keep, timedelta) else repr(self.keep)
+        raise ConfigError(f"keep {shown} is not valid: 1 hour or more, 100 years at most")
 
     def _check_count(self) -> None:
         count = self.keep_count

@@ -94,8 +94,7 @@ def _stats(event: Any) -> Line:
 
 def _unknown(jobs: Sequence[tuple[str, int]]) -> str:
     named = ", ".join(f"{task} ({count})" for task, count in jobs)
-    total = sum(count for _, count in jobs)
-    return f"{total} due jobs wait for tasks that no live worker knows: {named}"
+    return f"due jobs wait for tasks that no live worker knows: {named}"
 
 
 def _ended(event: Any) -> Line:

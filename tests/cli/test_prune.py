@@ -143,7 +143,10 @@ def test_a_dry_run_shows_what_another_policy_would_drop(pgq_command: Run, databa
         (("--keep", "7d"), "--keep '7d' is not valid: say which and what, completed=7d"),
         (("--keep", "all=7d"), "state group 'all' is not valid: completed, failed"),
         (("--keep", "completed=soon"), "--keep 'completed=soon' is not valid: a time such as 12h"),
-        (("--keep", "completed=30m"), "is not valid: 1 hour or more, 100 years at most"),
+        (
+            ("--keep", "completed=30m"),
+            "keep 0:30:00 is not valid: 1 hour or more, 100 years at most",
+        ),
         (("--keep-count", "failed=-1"), "--keep-count 'failed=-1' is not valid: a whole number"),
         (
             ("--keep", "failed=forever", "--keep-count", "failed=5"),
