@@ -37,7 +37,8 @@ from pgqueue.tasks.names import checked_queue, task_name_of
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.task import Options, Task, changed
 from pgqueue.version import __version__
-from pgqueue.worker.service import Worker, WorkerOptions
+from pgqueue.worker.options import WorkerOptions
+from pgqueue.worker.service import Worker
 
 # The second where a statement begins with a function of ours.
 _NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)

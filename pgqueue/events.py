@@ -251,6 +251,7 @@ Kinds = Collection[type[Event]] | None
 """Kinds of events; None means all."""
 
 _subscribers: tuple[tuple[Subscriber, Kinds], ...] = ()
+_wanted: dict[type[Event], bool] = {}
 
 
 def subscribe(subscriber: Subscriber, kinds: Kinds = None) -> Callable[[], None]:
@@ -258,17 +259,23 @@ def subscribe(subscriber: Subscriber, kinds: Kinds = None) -> Callable[[], None]
     global _subscribers  # noqa: PLW0603 - one process has one list of subscribers
     entry = (subscriber, kinds)
     _subscribers = (*_subscribers, entry)
+    _wanted.clear()
 
     def unsubscribe() -> None:
         global _subscribers  # noqa: PLW0603 - see above
         _subscribers = tuple(other for other in _subscribers if other is not entry)
+        _wanted.clear()
 
     return unsubscribe
 
 
 def is_wanted(kind: type[Event]) -> bool:
     """Whether anybody listens: at thousands of jobs a second an event for nobody is dear."""
-    return any(kinds is None or kind in kinds for _, kinds in _subscribers)
+    known = _wanted.get(kind)
+    if known is None:
+        known = any(kinds is None or kind in kinds for _, kinds in _subscribers)
+        _wanted[kind] = known
+    return known
 
 
 def emit(event: Event) -> None:
