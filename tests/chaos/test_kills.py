@@ -92,7 +92,7 @@ def test_a_few_kills_lose_and_double_nothing(effects: str, processes: Processes)
 def test_ten_thousand_jobs_and_fifteen_kills_lose_and_double_nothing(
     effects: str, processes: Processes, pace: str
 ) -> None:
-    trial = Trial(jobs=10_000, kill_every=2.0, kills=15, repeated=100, patience=400)
+    trial = Trial(jobs=10_000, kill_every=1.0, kills=15, repeated=100, patience=400)
     _run(trial, effects, processes, QUICK if pace == "quick" else {})
 
 
