@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from .commands import (
+    bench,
     demo,
     enqueue,
     inbox,
@@ -58,6 +59,7 @@ app.add_typer(queues.app, name="queues")
 app.add_typer(tasks.app, name="tasks")
 app.command("stats")(stats.stats)
 app.command("prune")(prune.prune)
+app.command("bench")(bench.bench)
 
 
 def _version(asked: bool) -> None:

@@ -7,6 +7,7 @@ from pgqueue.engine.filters import JobFilter
 from pgqueue.engine.operate import Operator
 from pgqueue.errors import (
     Cancel,
+    ChoreLost,
     ConfigError,
     CronInvalid,
     DatabaseUnreachable,
@@ -38,6 +39,7 @@ from pgqueue.version import __version__
 
 __all__ = [
     "Cancel",
+    "ChoreLost",
     "ConfigError",
     "CronInvalid",
     "DatabaseUnreachable",

@@ -15,12 +15,13 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from pgqueue import embedded
-from pgqueue.db.borrowed import aborrowed, borrowed
+from pgqueue.db.borrowed import aborrowed, borrowed, commits_itself
 from pgqueue.db.pools import Pools, is_direct
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.db.version import check_version
 from pgqueue.engine import enqueue, inspect
-from pgqueue.engine.operate import this_user
+from pgqueue.engine.notify import Bell, ring
+from pgqueue.engine.operate import acting
 from pgqueue.engine.prune import prune
 from pgqueue.engine.result import polls, value_of
 from pgqueue.engine.retention import Pruned, plan_retention
@@ -74,6 +75,7 @@ class PgQueue(Operations):
         self.schedules: dict[str, Schedule] = {}
         self.pools = Pools(self.conninfo, self._greet)
         self.sql: Mapping[str, str] = load("pgqueue.sql", self.settings.schema_name)
+        self._bell = Bell(self.sql, self.settings.channel)
         self._embedded: embedded.EmbeddedServer | None = None
         self._lock = threading.Lock()
 
@@ -213,7 +215,7 @@ class PgQueue(Operations):
     def put_schedule(self, name: str, **definition: Any) -> Stored:
         """Store a schedule now; takes what `schedule` takes, `connection`, and `by`: who acts."""
         connection = definition.pop("connection", None)
-        operator = definition.pop("by", None) or this_user()
+        operator = acting(definition.pop("by", None))
         schedule = self._schedule(name=name, **definition)
         return self._run(store.put_schedule(self.sql, schedule, operator), connection)
 
@@ -223,7 +225,10 @@ class PgQueue(Operations):
 
     def tick(self) -> Ticked:
         """One pass of the scheduler: insert the windows that are due, and their jobs."""
-        return self._run(tick(self.sql), None)
+        ticked = self._run(tick(self.sql), None)
+        if ticked.jobs:
+            self._run(ring(self.sql, self.settings.channel, ""), None)
+        return ticked
 
     def _schedule(
         self,
@@ -338,16 +343,42 @@ class PgQueue(Operations):
     # -- Sender: how tasks bring jobs into the database ------------------------
 
     def send(self, new: NewJob, connection: Any) -> Job:
-        return self._known(self._run(enqueue.enqueue_job(self.sql, new), connection))
+        def steps(channel: str | None) -> Steps[Job]:
+            return enqueue.enqueue_job(self.sql, new, channel)
+
+        return self._known(self._enqueue(steps, new, connection))
 
     def send_many(self, new: NewJobs, connection: Any) -> list[int]:
-        return self._run(enqueue.enqueue_alike(self.sql, new), connection)
+        def steps(channel: str | None) -> Steps[list[int]]:
+            return enqueue.enqueue_alike(self.sql, new, channel)
+
+        return self._enqueue(steps, new.like, connection)
 
     async def asend(self, new: NewJob, connection: Any) -> Job:
-        return self._known(await self._arun(enqueue.enqueue_job(self.sql, new), connection))
+        def steps(channel: str | None) -> Steps[Job]:
+            return enqueue.enqueue_job(self.sql, new, channel)
+
+        return self._known(await self._aenqueue(steps, new, connection))
 
     async def asend_many(self, new: NewJobs, connection: Any) -> list[int]:
-        return await self._arun(enqueue.enqueue_alike(self.sql, new), connection)
+        def steps(channel: str | None) -> Steps[list[int]]:
+            return enqueue.enqueue_alike(self.sql, new, channel)
+
+        return await self._aenqueue(steps, new.like, connection)
+
+    def _enqueue(self, steps: Callable[[str | None], Steps[T]], like: NewJob, connection: Any) -> T:
+        given = None if connection is None else borrowed(connection)
+        if given is None or commits_itself(given):
+            return self._run(self._bell.after(steps(None), like), given)
+        return self._run(steps(self._bell.within(like)), given)
+
+    async def _aenqueue(
+        self, steps: Callable[[str | None], Steps[T]], like: NewJob, connection: Any
+    ) -> T:
+        given = None if connection is None else await aborrowed(connection)
+        if given is None or commits_itself(given):
+            return await self._arun(self._bell.after(steps(None), like), given)
+        return await self._arun(steps(self._bell.within(like)), given)
 
     def _run(self, steps: Steps[T], connection: Any) -> T:
         try:

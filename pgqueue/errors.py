@@ -274,19 +274,19 @@ class Verdict(Exception):
 
 
 class RetryAfter(Verdict):
-    """Try again after `seconds`; counts as an attempt."""
+    """Try again after `seconds`; counts as an attempt. Raises TypeError if they are no number."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:
-        self.seconds = seconds
+        self.seconds = _checked_seconds("RetryAfter", seconds)
         self.reason = reason
         super().__init__(reason or f"retry after {seconds:g} s")
 
 
 class Snooze(Verdict):
-    """Try again after `seconds`; counts as nothing."""
+    """Try again after `seconds`; counts as nothing. Raises TypeError if they are no number."""
 
     def __init__(self, seconds: float, reason: str = "") -> None:
-        self.seconds = seconds
+        self.seconds = _checked_seconds("Snooze", seconds)
         self.reason = reason
         super().__init__(reason or f"snoozed for {seconds:g} s")
 
@@ -305,3 +305,9 @@ class Fail(Verdict):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+def _checked_seconds(name: str, seconds: float) -> float:
+    if not isinstance(seconds, int | float):
+        raise TypeError(f"{name}({seconds!r}) is not valid: seconds, as a number")
+    return seconds

@@ -14,17 +14,18 @@ from pgqueue.db.run import Steps
 from pgqueue.engine import delete, listing, queues, quota, retry_jobs, why
 from pgqueue.engine.cancel import Cancelled, cancel_jobs
 from pgqueue.engine.delete import Deleted
-from pgqueue.engine.filters import JobFilter
-from pgqueue.engine.operate import Operator, this_user
+from pgqueue.engine.filters import JobFilter, checked_filter
+from pgqueue.engine.notify import ring
+from pgqueue.engine.operate import Operator, acting
 from pgqueue.engine.retry_jobs import Edit, Preview, Retried, merged
 from pgqueue.engine.why import Cause
 from pgqueue.errors import ConfigError, PayloadInvalid
-from pgqueue.job import Json
+from pgqueue.job import Json, is_storable
 from pgqueue.settings import Settings
 from pgqueue.tasks.names import checked_queue
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.task import TENANT_LIMIT
-from pgqueue.tasks.values import checked_text
+from pgqueue.tasks.values import WITHOUT, checked_text
 
 T = TypeVar("T")
 
@@ -51,22 +52,20 @@ class Operations(ABC):
 
     def cancel(self, *job_ids: int, by: Operator | None = None) -> Cancelled:
         """Cancel jobs: waiting ones end at once, running ones within a second, by their worker."""
-        return self._run(cancel_jobs(self.sql, checked_ids(job_ids), by or this_user()), None)
+        return self._run(cancel_jobs(self.sql, checked_ids(job_ids), acting(by)), None)
 
     async def acancel(self, *job_ids: int, by: Operator | None = None) -> Cancelled:
         """`cancel` for async code."""
-        steps = cancel_jobs(self.sql, checked_ids(job_ids), by or this_user())
+        steps = cancel_jobs(self.sql, checked_ids(job_ids), acting(by))
         return await self._arun(steps, None)
 
     def delete(self, *job_ids: int, by: Operator | None = None) -> Deleted:
         """Delete jobs, live and finished, with their logs; running ones are refused."""
-        return self._run(
-            delete.delete_jobs(self.sql, checked_ids(job_ids), by or this_user()), None
-        )
+        return self._run(delete.delete_jobs(self.sql, checked_ids(job_ids), acting(by)), None)
 
     async def adelete(self, *job_ids: int, by: Operator | None = None) -> Deleted:
         """`delete` for async code."""
-        steps = delete.delete_jobs(self.sql, checked_ids(job_ids), by or this_user())
+        steps = delete.delete_jobs(self.sql, checked_ids(job_ids), acting(by))
         return await self._arun(steps, None)
 
     # -- run again -------------------------------------------------------------
@@ -86,12 +85,11 @@ class Operations(ABC):
 
     def preview_retry(self, wanted: JobFilter, *, limit: int | None = None) -> Preview:
         """How many jobs `retry_many` would take, and the newest of them; changes nothing."""
-        return self._run(retry_jobs.preview_retry(self.sql, wanted, checked_limit(limit)), None)
+        return self._run(self._preview_retry(wanted, limit), None)
 
     async def apreview_retry(self, wanted: JobFilter, *, limit: int | None = None) -> Preview:
         """`preview_retry` for async code."""
-        steps = retry_jobs.preview_retry(self.sql, wanted, checked_limit(limit))
-        return await self._arun(steps, None)
+        return await self._arun(self._preview_retry(wanted, limit), None)
 
     def retry_many(
         self, wanted: JobFilter, *, limit: int | None = None, by: Operator | None = None
@@ -260,15 +258,26 @@ class Operations(ABC):
     def _tries(self) -> dict[str, int]:
         return {task.name: task.retry.attempts for task in self.tasks}
 
+    def _rung(self, steps: Steps[T]) -> Steps[T]:
+        """`steps`, and then a hint to the workers that there is work."""
+        result = yield from steps
+        yield from ring(self.sql, self.settings.channel, "")
+        return result
+
     def _retry(self, job_ids: tuple[int, ...], by: Operator | None) -> Steps[Retried]:
         ids = checked_ids(job_ids)
-        return retry_jobs.retry_jobs(self.sql, ids, by or this_user(), self._tries())
+        steps = retry_jobs.retry_jobs(self.sql, ids, acting(by), self._tries())
+        return self._rung(steps)
+
+    def _preview_retry(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
+        return retry_jobs.preview_retry(self.sql, checked_filter(wanted), checked_limit(limit))
 
     def _retry_many(
         self, wanted: JobFilter, limit: int | None, by: Operator | None
     ) -> Steps[Retried]:
-        most = checked_limit(limit)
-        return retry_jobs.retry_matching(self.sql, wanted, by or this_user(), self._tries(), most)
+        fit, most = checked_filter(wanted), checked_limit(limit)
+        steps = retry_jobs.retry_matching(self.sql, fit, acting(by), self._tries(), most)
+        return self._rung(steps)
 
     def _replay(
         self,
@@ -280,12 +289,13 @@ class Operations(ABC):
         if payload is not None and merge is not None:
             raise ConfigError("payload and merge exclude each other: give one of them")
         edit = self._edit(payload, merge)
-        operator = by or this_user()
-        return retry_jobs.replay_job(self.sql, checked_id(job_id), edit, operator, self._tries())
+        operator = acting(by)
+        steps = retry_jobs.replay_job(self.sql, checked_id(job_id), edit, operator, self._tries())
+        return self._rung(steps)
 
     def _preview_replay(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
-        most = checked_limit(limit)
-        return retry_jobs.preview_retry(self.sql, wanted, most, allowed=retry_jobs.FINISHED)
+        fit, most = checked_filter(wanted), checked_limit(limit)
+        return retry_jobs.preview_retry(self.sql, fit, most, allowed=retry_jobs.FINISHED)
 
     def _replay_many(
         self,
@@ -294,14 +304,15 @@ class Operations(ABC):
         limit: int | None,
         by: Operator | None,
     ) -> Steps[Retried]:
-        return retry_jobs.replay_matching(
+        steps = retry_jobs.replay_matching(
             self.sql,
-            wanted,
+            checked_filter(wanted),
             self._edit(None, merge),
-            by or this_user(),
+            acting(by),
             tries=self._tries(),
             limit=checked_limit(limit),
         )
+        return self._rung(steps)
 
     def _edit(self, payload: Mapping[str, Json] | None, merge: Mapping[str, Json] | None) -> Edit:
         def edit(task: str, old: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -315,16 +326,19 @@ class Operations(ABC):
         return edit
 
     def _pause(self, queue: str, reason: str | None, by: Operator | None) -> Steps[bool]:
-        if reason is not None and ("\x00" in reason or len(reason) > REASON_LIMIT):
-            raise ConfigError(f"the reason is not valid: {REASON_LIMIT} characters, no NUL")
-        return queues.pause_queue(self.sql, checked_queue(queue), by or this_user(), reason)
+        if reason is not None and (not is_storable(reason) or len(reason) > REASON_LIMIT):
+            raise ConfigError(
+                f"the reason is not valid: text of at most {REASON_LIMIT} characters, {WITHOUT}"
+            )
+        return queues.pause_queue(self.sql, checked_queue(queue), acting(by), reason)
 
     def _resume(self, queue: str, by: Operator | None) -> Steps[bool]:
-        return queues.resume_queue(self.sql, checked_queue(queue), by or this_user())
+        steps = queues.resume_queue(self.sql, checked_queue(queue), acting(by))
+        return self._rung(steps)
 
     def _set_quota(self, tenant: str, max_waiting: int | None, by: Operator | None) -> Steps[None]:
         named = checked_text("tenant", "" if tenant is None else tenant, TENANT_LIMIT) or ""
-        return quota.set_quota(self.sql, named, max_waiting, by or this_user())
+        return quota.set_quota(self.sql, named, max_waiting, acting(by))
 
     def _why(self, job_id: int) -> Steps[list[Cause]]:
         return why.why(
@@ -339,7 +353,7 @@ class Operations(ABC):
     ) -> Steps[list[dict[str, Any]]]:
         most = checked_limit(limit) or 0
         after = None if before is None else checked_id(before)
-        return listing.list_jobs(self.sql, wanted, limit=most, before=after)
+        return listing.list_jobs(self.sql, checked_filter(wanted), limit=most, before=after)
 
 
 def checked_id(job_id: int) -> int:

@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     heartbeat_interval: Annotated[float, Field(gt=0, le=A_DAY)] = 3.0
     heartbeat_timeout: Annotated[float, Field(gt=0, le=A_DAY)] = 15.0
     poll_interval: Annotated[float, Field(gt=0, le=A_DAY)] = 1.0
+    notify: bool = True
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 10
     processes: Annotated[int, Field(ge=1, le=256)] = 1
     shutdown_timeout: Annotated[float, Field(ge=0, le=A_DAY)] = 30.0
@@ -109,6 +110,11 @@ class Settings(BaseSettings):
     @classmethod
     def _plain(cls, schema: str) -> str:
         return checked_schema(schema)
+
+    @property
+    def channel(self) -> str | None:
+        """Where workers are told of work; None when hints are off."""
+        return self.schema_name if self.notify else None
 
     @property
     def beat_every(self) -> float:

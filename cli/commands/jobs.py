@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -312,9 +313,15 @@ def _say_retried(done: Retried) -> None:
 
 
 def _print_jobs(rows: list[dict[str, Any]], empty: str) -> None:
-    reasons = [row["errors"][-1].get("reason") if row["errors"] else None for row in rows]
-    shown = [{**row, "reason": why} for row, why in zip(rows, reasons, strict=True)]
-    safe_table(shown, SHOWN, empty)
+    safe_table([{**row, "reason": _reason_of(row)} for row in rows], SHOWN, empty)
+
+
+def _reason_of(row: Mapping[str, Any]) -> str | None:
+    # A completed job got over what it met.
+    if row["state"] == "completed" or not row["errors"]:
+        return None
+    reason: str | None = row["errors"][-1].get("reason")
+    return reason
 
 
 def _cause(cause: Any) -> dict[str, Any]:

@@ -177,6 +177,7 @@ declare
   holder_id bigint;
   holder_state text;
   waiting_limit integer;
+  longest_tag integer;
   previous_wait text := current_setting('lock_timeout');
 begin
   if enqueue_v1.task is null or enqueue_v1.task ~ '[^A-Za-z0-9_.:-]'
@@ -220,8 +221,21 @@ begin
   if octet_length(enqueue_v1.tenant) not between 1 and 200 then
     raise exception 'tenant is not valid: 1 to 200 bytes' using errcode = '22023';
   end if;
+  if array_ndims(enqueue_v1.tags) > 1 then
+    raise exception 'tags must be an array of one dimension' using errcode = '22023';
+  end if;
   if enqueue_v1.tags is null or array_position(enqueue_v1.tags, null) is not null then
     raise exception 'tags must be an array without null' using errcode = '22023';
+  end if;
+  if cardinality(enqueue_v1.tags) > 100 then
+    raise exception '% tags are too many: 100 at most', cardinality(enqueue_v1.tags)
+      using errcode = '22023';
+  end if;
+  if cardinality(enqueue_v1.tags) > 0 then
+    longest_tag := (select max(octet_length(tag)) from unnest(enqueue_v1.tags) as tag);
+    if longest_tag > 200 then
+      raise exception 'a tag has % bytes, and 200 is the most', longest_tag using errcode = '22023';
+    end if;
   end if;
   if enqueue_v1.headers is null or jsonb_typeof(enqueue_v1.headers) <> 'object' then
     raise exception 'headers must be a JSON object' using errcode = '22023';

@@ -1,3 +1,7 @@
+update pgqueue.chores
+set every = case name when 'rescue' then interval '3 seconds' else interval '5 seconds' end
+where name in ('rescue', 'expiry');
+
 alter table pgqueue.jobs set (fillfactor = 85);
 
 alter table pgqueue.jobs

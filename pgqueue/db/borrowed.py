@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from pgqueue.errors import ConfigError
 
@@ -49,6 +50,16 @@ async def aborrowed(connection: Any) -> psycopg.AsyncConnection[Any]:
         connection,
         "aenqueue",
         "a psycopg.AsyncConnection, SQLAlchemy AsyncConnection or AsyncSession",
+    )
+
+
+def commits_itself(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether each statement is a transaction of its own on this connection, at this moment."""
+    info = connection.info
+    return (
+        connection.autocommit
+        and info.transaction_status == TransactionStatus.IDLE
+        and info.pipeline_status == PipelineStatus.OFF
     )
 
 

@@ -64,7 +64,12 @@ async def aconnect(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
         connection = await psycopg.AsyncConnection.connect(conninfo, **_OPTIONS)
     except psycopg.OperationalError as error:
         raise _unreachable(conninfo, error) from None
-    await _atune(connection)
+    try:
+        await _atune(connection)
+    except BaseException:
+        # Cancelled on the way, as a rule: nobody else would close it.
+        await connection.close()
+        raise
     return connection
 
 

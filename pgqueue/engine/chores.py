@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,7 +19,7 @@ RENEWALS = 4
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The chore that was taken, or the seconds until one may be."""
+    """The chore that was taken, if any, and the seconds until another one may be."""
 
     name: str | None
     wait: float
@@ -36,7 +37,7 @@ def take_chore(sql: Sql, names: Collection[str], holder: Holder) -> Steps[Taken]
     """Take the chore of these that has been due longest."""
     params = {"names": list(names), "hold": holder.hold, "worker_id": holder.worker_id}
     ((name, wait),) = yield Statement(sql["take_chore"], params)
-    return Taken(name, 0.0 if wait is None else wait)
+    return Taken(name, math.inf if wait is None else wait)
 
 
 def finish_chore(  # noqa: PLR0917 - what became of it, in the order of the columns

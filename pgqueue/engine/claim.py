@@ -142,7 +142,7 @@ def claimed_of_rows(lease: int, rows: Rows) -> Claimed:
     return Claimed(lease, locked, jobs)
 
 
-def find_lanes(sql: Mapping[str, str]) -> Steps[list[tuple[str, int]]]:
-    """Every (queue, priority) that holds queued jobs, due or not."""
-    rows: list[tuple[str, int]] = yield Statement(sql["find_lanes"])
+def find_lanes(sql: Mapping[str, str]) -> Steps[list[tuple[str, int, float]]]:
+    """Every (queue, priority) that holds queued jobs, and in how many seconds its first is due."""
+    rows: list[tuple[str, int, float]] = yield Statement(sql["find_lanes"])
     return rows

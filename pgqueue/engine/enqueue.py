@@ -11,6 +11,7 @@ import psycopg
 
 from pgqueue.db.run import Copy, Rows, Statement, Steps
 from pgqueue.engine.inspect import job_of_row
+from pgqueue.engine.notify import notify
 from pgqueue.errors import JobNotFound, TooManyJobs, UniqueKeyBusy, UniqueKeyTaken
 from pgqueue.job import Job, NewJob, NewJobs, State, storable_json
 
@@ -23,17 +24,21 @@ COPY_BLOCK = 500
 """Lines handed to the driver at a time."""
 
 
-def enqueue_job(sql: Sql, new: NewJob) -> Steps[Job]:
+def enqueue_job(sql: Sql, new: NewJob, channel: str | None = None) -> Steps[Job]:
     """Insert one job; with a unique key it may be an existing one that comes back.
 
-    Raises TooManyJobs, UniqueKeyTaken and UniqueKeyBusy.
+    With a `channel` workers are told in the same transaction (see `engine.notify`). Raises
+    TooManyJobs, UniqueKeyTaken and UniqueKeyBusy.
     """
     single = _single(new)
     if not _needs_rules(new):
-        ((job_id, *times),) = yield Statement(sql["insert_job"], single)
+        params = {**single, "channel": channel}
+        ((job_id, *times, _),) = yield Statement(sql["insert_job"], params)
         return _inserted(new, job_id, times)
     params = {**single, "delay": _delay_given(new)}
     ((job_id, _),) = yield from _by_the_rules(Statement(sql["enqueue_job"], params), [new])
+    if channel is not None:
+        yield notify(sql, channel, new.queue)
     rows = yield Statement(sql["find_job"], {"id": job_id})
     if not rows:
         # Ended long ago, inside the period of its key, and dropped since.
@@ -57,11 +62,19 @@ def enqueue_jobs(sql: Sql, new_jobs: Sequence[NewJob]) -> Steps[list[int]]:
     return [job_id for _, job_id in rows]
 
 
-def enqueue_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
+def enqueue_alike(sql: Sql, new: NewJobs, channel: str | None = None) -> Steps[list[int]]:
     """Insert jobs that differ only in their payloads, all or none; returns their ids in order.
 
-    From COPY_FROM on, and where no rule concerns them, by COPY. Raises as `enqueue_job` does.
+    From COPY_FROM on, and where no rule concerns them, by COPY. `channel` and what is raised as in
+    `enqueue_job`.
     """
+    ids = yield from _insert_alike(sql, new)
+    if channel is not None and ids:
+        yield notify(sql, channel, new.like.queue)
+    return ids
+
+
+def _insert_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
     count = len(new.payloads)
     if count < COPY_FROM or _needs_rules(new.like):
         return (yield from enqueue_jobs(sql, new.one_by_one()))

@@ -71,6 +71,13 @@ class JobFilter:
         }
 
 
+def checked_filter(wanted: Any) -> JobFilter:
+    """The filter as it is; raises ConfigError for what is none."""
+    if not isinstance(wanted, JobFilter):
+        raise ConfigError(f"{wanted!r} is no filter: use JobFilter(task=…, states=…)")
+    return wanted
+
+
 def _check_list(states: Any) -> None:
     if isinstance(states, str) or not isinstance(states, Collection):
         raise ConfigError(f"states {states!r} are not valid: several, such as ('failed',)")

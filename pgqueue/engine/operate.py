@@ -12,6 +12,7 @@ import psycopg
 
 from pgqueue.db.run import Batch, Rows, Statement, Steps
 from pgqueue.errors import ConfigError, JobBusy
+from pgqueue.job import is_storable
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class Operator:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ConfigError(f"source {self.source!r} is not valid: {', '.join(SOURCES)}")
-        if not self.who.strip() or "\x00" in self.who:
+        if not is_storable(self.who) or not self.who.strip():
             raise ConfigError(f"operator {self.who!r} is not valid: say who acts")
 
     @property
@@ -49,6 +50,15 @@ def this_user(source: str = "code") -> Operator:
     except KeyError:  # a container may run under a number that nobody has named
         who = f"uid {os.getuid()}"
     return Operator(who, source)
+
+
+def acting(by: Operator | None) -> Operator:
+    """Who acts: without `by` this process's user; raises ConfigError for anything else."""
+    if by is None:
+        return this_user()
+    if not isinstance(by, Operator):
+        raise ConfigError(f"by={by!r} is not valid: use Operator({str(by)!r})")
+    return by
 
 
 def patiently(sql: Mapping[str, str], statement: Statement) -> Steps[Rows]:

@@ -76,6 +76,12 @@ def tick(sql: Sql) -> Steps[Ticked]:
     return Ticked(windows=inserted, jobs=inserted)
 
 
+def seconds_to_next(sql: Sql) -> Steps[float | None]:
+    """Seconds until a schedule is due, negative when one is already; None where there is none."""
+    ((seconds,),) = yield Statement(sql["seconds_to_next_schedule"])
+    return None if seconds is None else float(seconds)
+
+
 def _pass(sql: Sql) -> Steps[tuple[bool, int]]:
     rows = yield Statement(sql["lock_due_schedules"], {"n": SCHEDULES_A_PASS})
     inserted = 0

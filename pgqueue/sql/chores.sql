@@ -1,7 +1,7 @@
 -- Maintenance without a leader: whoever takes a chore by a short update does it.
 
 -- One look at what is due. Takes the chore that has waited longest, unless somebody holds it, and
--- returns its name; otherwise null, and the seconds until the next one may be taken.
+-- returns its name, or null; and the seconds until another one may be taken.
 -- name: take_chore
 with
   due_chore as materialized (
@@ -32,6 +32,7 @@ select
       )::double precision
     from pgqueue.chores
     where name = any(%(names)s::text[])
+      and name is distinct from (select name from due_chore)
   ) as wait
 
 -- Holds a chore for longer; no row comes back when it was taken by somebody else meanwhile.

@@ -1,102 +1,4 @@
--- One job at a time and in bulk: insert, claim, finish, requeue.
-
--- Inserts one job that no unique key and no quota concerns.
--- name: insert_job
-insert into pgqueue.jobs (
-  task, queue, payload, priority, run_at, scheduled_at, tags, max_attempts, timeout, expires_at,
-  headers
-)
-select
-  %(task)s,
-  %(queue)s,
-  %(payload)s::jsonb,
-  %(priority)s,
-  -- Never in the past: a claim's bound may have gone by that place (scheduled_at keeps the wish).
-  greatest(asked.run_at, pgqueue.clock_now()),
-  asked.run_at,
-  %(tags)s::text[],
-  %(max_attempts)s,
-  %(timeout)s::double precision,
-  %(expires_at)s::timestamptz,
-  %(headers)s::jsonb
-from (
-  select coalesce(
-    %(run_at)s::timestamptz,
-    pgqueue.clock_now() + %(delay)s * interval '1 second'
-  ) as run_at
-) as asked
-returning id, state, run_at, scheduled_at, created_at
-
--- Enqueues one job by all the rules: unique key, period, quota (see the function).
--- name: enqueue_job
-select job_id, is_new
-from pgqueue.enqueue_v1(
-  task => %(task)s,
-  payload => %(payload)s::jsonb,
-  queue => %(queue)s,
-  priority => %(priority)s,
-  run_at => %(run_at)s::timestamptz,
-  delay => %(delay)s::double precision * interval '1 second',
-  tenant => %(tenant)s,
-  tags => %(tags)s::text[],
-  unique_key => %(unique_key)s,
-  unique_mode => %(unique_mode)s,
-  unique_for => %(unique_for)s::double precision * interval '1 second',
-  max_attempts => %(max_attempts)s,
-  timeout => %(timeout)s::double precision,
-  expires_at => %(expires_at)s::timestamptz,
-  headers => %(headers)s::jsonb,
-  unique_wait => %(unique_wait)s * interval '1 second'
-)
-
--- The same for many, in the order of their unique keys: two callers with the same keys wait for
--- each other instead of deadlocking.
--- name: enqueue_jobs
-select asked.place, made.job_id
-from (
-  select *
-  from unnest(
-    %(tasks)s::text[],
-    %(queues)s::text[],
-    %(payloads)s::text[],
-    %(priorities)s::integer[],
-    %(run_ats)s::timestamptz[],
-    %(delays)s::double precision[],
-    %(tenants)s::text[],
-    %(tags)s::text[],
-    %(unique_keys)s::text[],
-    %(unique_modes)s::text[],
-    %(unique_fors)s::double precision[],
-    %(max_attempts)s::integer[],
-    %(timeouts)s::double precision[],
-    %(expires_ats)s::timestamptz[],
-    %(headers)s::text[],
-    %(unique_waits)s::double precision[]
-  ) with ordinality as asked (
-    task, queue, payload, priority, run_at, delay, tenant, tags, unique_key, unique_mode,
-    unique_for, max_attempts, timeout, expires_at, headers, unique_wait, place
-  )
-  order by unique_key, place
-) as asked
-cross join lateral pgqueue.enqueue_v1(
-  task => asked.task,
-  payload => asked.payload::jsonb,
-  queue => asked.queue,
-  priority => asked.priority,
-  run_at => asked.run_at,
-  delay => asked.delay * interval '1 second',
-  tenant => asked.tenant,
-  tags => asked.tags::text[],
-  unique_key => asked.unique_key,
-  unique_mode => asked.unique_mode,
-  unique_for => asked.unique_for * interval '1 second',
-  max_attempts => asked.max_attempts,
-  timeout => asked.timeout,
-  expires_at => asked.expires_at,
-  headers => asked.headers::jsonb,
-  unique_wait => asked.unique_wait * interval '1 second'
-) as made
-order by asked.place
+-- Look at jobs, claim them, write how they ended.
 
 -- A job by id, live or finished.
 -- name: find_job
@@ -107,105 +9,30 @@ select
 from pgqueue.all_jobs
 where id = %(id)s
 
--- Inserts many jobs that no unique key and no quota concerns; returns their ids in the order given.
--- name: insert_jobs
-with
-  new_jobs as materialized (
-    select
-      nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')) as id,
-      asked.*
-    from unnest(
-      %(tasks)s::text[],
-      %(queues)s::text[],
-      %(payloads)s::text[],
-      %(priorities)s::smallint[],
-      %(run_ats)s::timestamptz[],
-      %(delays)s::double precision[],
-      %(tags)s::text[],
-      %(max_attempts)s::integer[],
-      %(timeouts)s::double precision[],
-      %(expires_ats)s::timestamptz[],
-      %(headers)s::text[]
-    ) with ordinality as asked (
-      task, queue, payload, priority, run_at, delay, tags, max_attempts, timeout, expires_at,
-      headers, place
-    )
-  ),
-  inserted_jobs as (
-    insert into pgqueue.jobs (
-      id, task, queue, payload, priority, run_at, scheduled_at, tags, max_attempts, timeout,
-      expires_at, headers
-    )
-    select
-      id,
-      task,
-      queue,
-      payload::jsonb,
-      priority,
-      greatest(
-        coalesce(run_at, pgqueue.clock_now() + delay * interval '1 second'),
-        pgqueue.clock_now()
-      ),
-      coalesce(run_at, pgqueue.clock_now() + delay * interval '1 second'),
-      tags::text[],
-      max_attempts,
-      timeout,
-      expires_at,
-      headers::jsonb
-    from new_jobs
-    order by place
-  )
-select id
-from new_jobs
-order by place
-
--- Ids for `n` jobs that are copied in next, and when they are due. As a range where nobody else took
--- one in between, which is the rule.
--- name: take_ids
-select
-  min(id) as first_id,
-  case when max(id) - min(id) + 1 <> count(*) then array_agg(id order by id) end as ids,
-  coalesce(
-    %(run_at)s::timestamptz,
-    pgqueue.clock_now() + %(delay)s * interval '1 second'
-  ) as scheduled_at,
-  pgqueue.clock_now() as now
-from (
-  select nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')) as id
-  from generate_series(1, %(n)s)
-) as taken
-
--- Inserts many jobs that no unique key and no quota concerns, three times as fast as insert_jobs.
--- name: copy_jobs
-copy pgqueue.jobs (
-  id, task, queue, payload, priority, run_at, scheduled_at, tags, max_attempts, timeout,
-  expires_at, headers
-)
-from stdin
-
--- Which lanes hold queued jobs: a walk over the claim index that skips from lane to lane.
+-- Which lanes hold queued jobs, and in how many seconds the first of each is due: a walk over the
+-- claim index that skips from lane to lane.
 -- name: find_lanes
 with recursive lanes as (
   (
-    select queue, priority
+    select queue, priority, run_at
     from pgqueue.jobs
     where state = 'queued'
-    order by queue, priority
+    order by queue, priority, run_at
     limit 1
   )
   union all
-  select next_lane.queue, next_lane.priority
+  select next_lane.queue, next_lane.priority, next_lane.run_at
   from lanes
   cross join lateral (
-    select queue, priority
+    select queue, priority, run_at
     from pgqueue.jobs
     where state = 'queued'
       and (queue, priority) > (lanes.queue, lanes.priority)
-    order by queue, priority
+    order by queue, priority, run_at
     limit 1
   ) as next_lane
 )
-select queue, priority
+select queue, priority, extract(epoch from run_at - pgqueue.clock())::double precision
 from lanes
 
 -- Takes up to `n` due jobs from the lanes, in the order given, each lane from its bound on.

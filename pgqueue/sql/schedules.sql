@@ -27,6 +27,15 @@ order by next_run_at, id
 limit %(n)s
 for update skip locked
 
+-- Seconds until the next schedule is due.
+-- name: seconds_to_next_schedule
+select
+  extract(
+    epoch from min(greatest(next_run_at, coalesce(retry_at, next_run_at))) - pgqueue.clock()
+  )::double precision
+from pgqueue.schedules
+where enabled
+
 -- Inserts the windows of one schedule that do not exist yet, and one job for each that it really
 -- inserted; returns how many.
 -- name: insert_windows

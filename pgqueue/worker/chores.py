@@ -15,6 +15,7 @@ import psycopg
 from pgqueue.db.run import Statement, Steps
 from pgqueue.engine.cancel import end_expired
 from pgqueue.engine.chores import Holder, finish_chore, held, take_chore
+from pgqueue.engine.notify import ring
 from pgqueue.engine.rescue import rescue_jobs
 from pgqueue.engine.retention import apply_retention
 from pgqueue.engine.sweep import sweep
@@ -76,17 +77,16 @@ class Chores:
 
     async def turn(self) -> float:
         """Do what is due, each chore once at most; returns the seconds until the next look."""
+        longest = self._look_every
         for _ in self._chores:
             holder = Holder(self._worker_id(), self._hold)
             taken = await self._link.execute(take_chore(self._sql, self._wanted(), holder))
-            if taken.name is None:
+            if taken.name is not None:
+                chore = self._chores[taken.name]
+                longest = min(longest, await self._begin(chore, holder))
+            if taken.name is None or taken.wait > SHORTEST_WAIT:
                 wait = taken.wait * random.uniform(1.0, 1.1)  # noqa: S311 - jitter
-                return min(self._look_every, max(SHORTEST_WAIT, wait))
-            chore = self._chores[taken.name]
-            if chore.slow:
-                self._slow = asyncio.create_task(self._do_beside(chore, holder), name=chore.name)
-            else:
-                await self._do(chore, holder, self._link)
+                return min(longest, max(SHORTEST_WAIT, wait))
         return 0.0
 
     async def close(self) -> None:
@@ -105,6 +105,14 @@ class Chores:
             if chore.allowed() and not (chore.slow and is_busy)
         ]
 
+    async def _begin(self, chore: Chore, holder: Holder) -> float:
+        """Do it, or let it be done beside the rest; returns the seconds until it may come again."""
+        if chore.slow:
+            self._slow = asyncio.create_task(self._do_beside(chore, holder), name=chore.name)
+            return self._look_every
+        has_more = await self._do(chore, holder, self._link)
+        return 0.0 if has_more else chore.at_most or self._look_every
+
     async def _do_beside(self, chore: Chore, holder: Holder) -> None:
         try:
             await self._do(chore, holder, self._slow_link)
@@ -114,7 +122,7 @@ class Chores:
             emit(DutyFailed(chore.name, f"{type(error).__name__}: {error}"))
         await self._slow_link.close()
 
-    async def _do(self, chore: Chore, holder: Holder, link: Link) -> None:
+    async def _do(self, chore: Chore, holder: Holder, link: Link) -> bool:
         began = time.monotonic()
         error: str | None = None
         has_more = False
@@ -135,6 +143,7 @@ class Chores:
             0.0 if has_more else chore.at_most,
         )
         await link.execute(finish)
+        return has_more
 
 
 def _described(failure: Exception) -> str:
@@ -149,7 +158,8 @@ def worker_chores(
     sql: Mapping[str, str],
     *,
     heartbeat_timeout: float,
-    beat_every: float,
+    channel: str | None,
+    rescue_every: float,
     may_rescue: Callable[[], bool],
     wake: Callable[[], None],
 ) -> list[Chore]:
@@ -161,10 +171,12 @@ def worker_chores(
             emit(JobsRescued(one.worker_id, one.job_ids))
         if rescued:
             wake()
+            # They may belong to queues of others.
+            yield from ring(sql, channel, "")
         return False
 
     return [
-        Chore(name="rescue", steps=rescue, at_most=beat_every, allowed=may_rescue),
+        Chore(name="rescue", steps=rescue, at_most=rescue_every, allowed=may_rescue),
         Chore(name="expiry", steps=lambda _: _expiry(sql)),
         Chore(name="partitions", steps=lambda _: _partitions(sql)),
         Chore(name="retention", steps=lambda link: _retention(sql, link), slow=True),

@@ -22,6 +22,7 @@ from pgqueue.worker.exchange import Exchange, Order
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
+from pgqueue.worker.listener import LISTENING_REST
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner, Settled
@@ -34,6 +35,10 @@ FLUSH_COUNT = 250
 FLUSH_AFTER = 0.005
 """Where jobs end by the thousand, endings are gathered, up to so many or for so many seconds: a
 round for each would cost more than the jobs."""
+
+FIRST_REST = 0.01
+"""Seconds until the next look for work after one that found none, doubled each time up to the poll
+interval, or LISTENING_REST while hints get through."""
 
 KEEP_WAITING = 1.0
 """Seconds after which claimed jobs that found no free slot are given back to the fleet."""
@@ -58,6 +63,7 @@ class ClaimLoop:
         worker_id: Callable[[], int],
         concurrency: int,
         poll_interval: float,
+        is_listening: Callable[[], bool],
         on_lost_reply: Callable[[], None],
     ) -> None:
         self._sql = sql
@@ -70,6 +76,7 @@ class ClaimLoop:
         self._exchange = Exchange(sql, link, hand, tasks, worker_id)
         self._concurrency = concurrency
         self._poll_interval = poll_interval
+        self._is_listening = is_listening
         self._on_lost_reply = on_lost_reply
         self._wake = asyncio.Event()
         self._slots = Slots(runner, hand, concurrency, self._on_ended)
@@ -78,6 +85,7 @@ class ClaimLoop:
         self._held_off = False
         self._has_more = False
         self._next_poll = 0.0
+        self._rest = FIRST_REST
         self._next_attend = 0.0
         self._pace = Pace(concurrency, time.monotonic())
         self._took_at = 0.0
@@ -95,13 +103,15 @@ class ClaimLoop:
 
     def wake(self) -> None:
         """Look for work now."""
+        self._rest = FIRST_REST
         self._next_poll = 0.0
         self._wake.set()
 
     def reconciled(self, lost_replies: int) -> None:
         """What the first so many lost replies had taken was given back."""
-        self._reconciled = lost_replies
-        self.wake()
+        if self._reconciled != lost_replies:
+            self._reconciled = lost_replies
+            self.wake()
 
     def stop_claiming(self) -> None:
         """Take nothing new, and give back what has not started."""
@@ -207,6 +217,10 @@ class ClaimLoop:
         self._lanes.saw(claimed, sweep=sweep, seconds=ended - began, now=ended)
         self._has_more = claimed.locked > 0
         self._found_nothing = sweep and not claimed.locked
+        if claimed.locked:
+            self._rest = FIRST_REST
+        else:
+            self._next_poll = min(self._next_poll, ended + self._next_rest())
         self._take(claimed)
 
     async def _attend(self, now: float) -> None:
@@ -232,13 +246,25 @@ class ClaimLoop:
             emit(EndingsHeldUp(self._worker_id(), new))
 
     async def _look_for_lanes(self, now: float) -> None:
-        self._lanes.found(await self._link.execute(find_lanes(self._sql)))
+        found = await self._link.execute(find_lanes(self._sql))
         # The walk over the lanes passes dead entries, too: it may take 5 % of the time.
         cost = time.monotonic() - now
-        wait = max(self._poll_interval, min(10.0, 20 * cost))
-        self._next_poll = now + wait * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
+        self._lanes.found((queue, priority) for queue, priority, due_in in found if due_in <= 0)
         self._has_more = len(self._lanes) > 0
         self._found_nothing = not self._has_more
+        if self._has_more:
+            wait = self._poll_interval * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
+        else:
+            soonest = min((due_in for _, _, due_in in found), default=LISTENING_REST)
+            wait = min(self._next_rest(), soonest)
+        self._next_poll = now + max(wait, min(10.0, 20 * cost))
+
+    def _next_rest(self) -> float:
+        """Seconds until the next look: short after work, long in a quiet time."""
+        rest = self._rest
+        longest = max(self._poll_interval, LISTENING_REST if self._is_listening() else 0.0)
+        self._rest = min(longest, 2 * rest)
+        return rest * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
 
     # -- jobs in hand ----------------------------------------------------------
 

@@ -16,9 +16,9 @@ from random import random
 from pgqueue.db.pools import Pools, connect
 from pgqueue.db.run import Rows, Statement, Steps, run
 from pgqueue.db.version import check_version
-from pgqueue.engine.rescue import forget_worker, hand_back_strays, register_worker
+from pgqueue.engine.notify import ring
+from pgqueue.engine.rescue import forget_worker, register_worker
 from pgqueue.events import (
-    StraysHandedBack,
     WorkerFenced,
     WorkerStarted,
     WorkerStopped,
@@ -26,7 +26,6 @@ from pgqueue.events import (
     emit,
 )
 from pgqueue.schedule.store import Schedule, put_schedule
-from pgqueue.schedule.tick import tick
 from pgqueue.settings import Settings, described_target
 from pgqueue.tasks.isolation import refuse_in_a_child_that_starts
 from pgqueue.tasks.registry import Registry
@@ -37,6 +36,7 @@ from pgqueue.worker.health import HealthServer
 from pgqueue.worker.heart import GAP_BEATS, Heart
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link, LinkDown
+from pgqueue.worker.listener import Listener
 from pgqueue.worker.loop import ClaimLoop
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.processes import Processes
@@ -44,10 +44,12 @@ from pgqueue.worker.rollout import Rollout
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.shutdown import on_signals
 from pgqueue.worker.statistics import Done, StatsLine
+from pgqueue.worker.strays import Strays
+from pgqueue.worker.ticker import Ticker
 from pgqueue.worker.upkeep import Duty, Upkeep
 
 ALL_QUEUES = ("*",)
-RECONCILE_EVERY = 10.0
+RECONCILE_EVERY = 30.0
 PARTITIONS_EVERY = 3600.0
 WATCH_EVERY = 0.5
 CANCEL_GRACE = 5.0
@@ -111,6 +113,13 @@ class Worker:
         self._upkeep_link = Link("upkeep", conninfo)
         self._health: HealthServer | None = None
         self._claims = self._new_claim_loop()
+        self._listener = Listener(
+            settings.channel,
+            options.queues,
+            conninfo,
+            wake=self._claims.wake,
+            wake_scheduler=lambda: self._upkeep.hurry("tick"),
+        )
         self._loop_seen = time.monotonic()
         self._stopping = ""
 
@@ -172,6 +181,7 @@ class Worker:
     async def _work(self) -> None:
         upkeep = asyncio.create_task(self._upkeep.run(), name="upkeep")
         background = [asyncio.create_task(self._watch_loop(), name="loop-watch")]
+        background.append(asyncio.create_task(self._listener.run(), name="listener"))
         if self._options.burst:
             background.append(asyncio.create_task(self._stop_when_idle(), name="burst"))
         claims = asyncio.create_task(self._claims.run(), name="claims")
@@ -260,6 +270,8 @@ class Worker:
         with suppress(TimeoutError, LinkDown):
             async with asyncio.timeout(CANCEL_GRACE):
                 await self._upkeep_link.execute(forget_worker(self._sql, self._id))
+                if self._claims.handed_back:
+                    await self._upkeep_link.execute(ring(self._sql, self._settings.channel, ""))
         await self._claim_link.close()
         await self._upkeep_link.close()
         await self._pools.aclose()
@@ -278,6 +290,7 @@ class Worker:
             worker_id=self.worker_id,
             concurrency=self._concurrency,
             poll_interval=self._settings.poll_interval,
+            is_listening=lambda: self._listener.is_listening,
             on_lost_reply=lambda: self._upkeep.hurry("strays"),
         )
 
@@ -285,14 +298,18 @@ class Worker:
 
     def _duties(self) -> list[Duty]:
         settings = self._settings
+        strays = Strays(self._sql, self._upkeep_link, self.worker_id, self._hand, self._claims)
         duties = [
             Duty("chores", settings.beat_every, self._chores.turn),
-            Duty("strays", RECONCILE_EVERY, self._hand_back_strays),
+            Duty("strays", RECONCILE_EVERY, strays.turn),
         ]
         # The hourly chore makes them ahead; this one is for a handler that met a missing day.
         duties.append(Duty("partitions", PARTITIONS_EVERY, self._make_partitions, due=math.inf))
         if self._ticks:
-            duties.append(Duty("tick", settings.poll_interval, self._tick))
+            ticker = Ticker(
+                self._sql, self._upkeep_link, settings, self._listener, self._claims.wake
+            )
+            duties.append(Duty("tick", settings.poll_interval, ticker.turn))
         if every := settings.stats_interval:
             line = StatsLine(self._sql, self._upkeep_link, self.worker_id, self._done)
             duties.append(Duty("statistics", every, line.tell, due=time.monotonic() + every))
@@ -303,7 +320,8 @@ class Worker:
         chores = worker_chores(
             self._sql,
             heartbeat_timeout=timeout,
-            beat_every=self._settings.beat_every,
+            channel=self._settings.channel,
+            rescue_every=timeout / 3,
             # While we could not reach the database, others could not either, perhaps: they get
             # the time to beat again.
             may_rescue=lambda: self._heart.steadiness() >= timeout,
@@ -316,7 +334,7 @@ class Worker:
             conninfo=self._conninfo,
             worker_id=self.worker_id,
             hold=min(HOLD, timeout),
-            look_every=self._settings.beat_every,
+            look_every=timeout / 3,
         )
 
     async def _make_partitions(self) -> None:
@@ -325,21 +343,6 @@ class Worker:
     def _done(self) -> Done:
         claims = self._claims
         return Done(claims.completed, claims.failed, claims.handed_back, len(self._hand.running))
-
-    async def _hand_back_strays(self) -> None:
-        lost_replies = self._claims.lost_replies
-        steps = hand_back_strays(self._sql, self._id, self._hand.in_hand)
-        if strays := await self._upkeep_link.execute(steps):
-            emit(StraysHandedBack(self._id, tuple(strays)))
-            self._upkeep.hurry("strays")  # 500 a pass: there may be more
-        else:
-            self._claims.reconciled(lost_replies)
-        self._claims.wake()
-
-    async def _tick(self) -> None:
-        ticked = await self._upkeep_link.execute(tick(self._sql))
-        if ticked.jobs:
-            self._claims.wake()
 
     # -- Body: what the heart asks and tells, from its thread ------------------------
 

@@ -59,7 +59,7 @@ class Working(Enqueuing, Operating):
     ) -> None:
         with self.step("claim") as model:
             found = run(worker.connection, find_lanes(SQL))
-            assert sorted(found) == model.lanes()
+            assert sorted((queue, priority) for queue, priority, _ in found) == model.lanes()
             if not found:
                 return
             due = model.due(lanes, tasks, suspects=suspects, locked=self.locked)[:limit]

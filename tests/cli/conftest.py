@@ -152,12 +152,13 @@ def rows(folder: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Callab
 def start(
     folder: Path, app: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Supervisor]]:
-    """Starts `pgq …` on a fresh database, with hearts that are soon missed."""
+    """Starts `pgq …` on a fresh database, with hearts that are soon missed and quick polls."""
     with (folder / f"{app}.py").open("a", encoding="utf-8") as module:
         module.write(SLOW_TASKS)
     monkeypatch.setenv("PGQUEUE_DATABASE_URL", database)
     monkeypatch.setenv("PGQUEUE_HEARTBEAT_INTERVAL", "0.3")
     monkeypatch.setenv("PGQUEUE_HEARTBEAT_TIMEOUT", "2")
+    monkeypatch.setenv("PGQUEUE_POLL_INTERVAL", "0.1")
     started: list[Supervisor] = []
 
     def start(*arguments: str) -> Supervisor:

@@ -101,6 +101,19 @@ def test_list_tells_people_the_state_and_where_the_next_page_is(
     assert pgq_command("jobs", "list", "--task", "none").out == "no such jobs\n"
 
 
+def test_list_says_the_reason_of_jobs_that_did_not_get_over_it(
+    add: Callable[..., int], pgq_command: Run, database: str
+) -> None:
+    failed, completed = add(), add()
+    end(database, failed, reason="timeout")
+    end(database, completed, reason="connection-lost", state="completed")
+
+    said = pgq_command("jobs", "list")
+
+    assert "timeout" in said.out
+    assert "connection-lost" not in said.out
+
+
 def test_what_jobs_bring_along_cannot_steer_the_terminal(
     add: Callable[..., int], pgq_command: Run, database: str
 ) -> None:

@@ -34,7 +34,7 @@ def test_each_process_is_a_worker_of_its_own_and_sigterm_stops_them_all(
     found = running.waits(lambda: len(p := pids(database)) == 3 and p)
     assert running.process.pid not in found
     assert pgq_process("worker", "check").code == 0
-    enqueue(*[0.5] * 3)
+    enqueue(*[2.0] * 3)
     running.waits(lambda: value(database, RUNNING) == 3)
     running.process.send_signal(signal.SIGTERM)
     assert running.ends() == 0

@@ -238,7 +238,8 @@ def test_a_late_commit_below_the_bound_is_found_by_the_sweep_and_drained(
     with connect(database) as claimer, psycopg.connect(database) as late:
         noop.using(connection=late).enqueue_many([{}] * 300)
         noop.enqueue_many([{}] * 50)
-        book.found(run(claimer, find_lanes(pgq.sql)))
+        found = run(claimer, find_lanes(pgq.sql))
+        book.found((queue, priority) for queue, priority, _ in found)
         book.saw(Claimed(1, 0, ()), sweep=True, seconds=1.0, now=0.0)  # a dear one: bounds count
 
         def turn(now: float) -> int:

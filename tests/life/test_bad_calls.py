@@ -20,9 +20,12 @@ from pgqueue import (
     ConfigError,
     JobFilter,
     JobNotFound,
+    Operator,
     PayloadInvalid,
     PgQueue,
     Retry,
+    RetryAfter,
+    Snooze,
     TaskUnknown,
     errors,
 )
@@ -205,6 +208,26 @@ CALLS: list[tuple[Callable[[Known], Any], type[Exception], str]] = [
     (lambda _: JobFilter(since="24h"), ConfigError, "since '24h' is not valid: use an aware"),
     (lambda _: JobFilter(until=NAIVE), ConfigError, "until 2030-01-01T00:00:00 has no time zone"),
     (lambda k: k.pgq.list_jobs(limit="x"), ConfigError, "limit 'x' is not valid: 1 or more"),
+    (lambda k: k.pgq.list_jobs({"task": "add"}), ConfigError, "is no filter: use JobFilter("),
+    (lambda k: k.pgq.preview_retry("failed"), ConfigError, "'failed' is no filter: use JobFilter("),
+    (lambda k: k.pgq.preview_replay(None), ConfigError, "None is no filter: use JobFilter("),
+    (lambda k: k.pgq.retry_many("failed"), ConfigError, "'failed' is no filter: use JobFilter("),
+    (lambda k: k.pgq.replay_many([1]), ConfigError, "[1] is no filter: use JobFilter("),
+    (lambda k: k.pgq.cancel(1, by="me"), ConfigError, "by='me' is not valid: use Operator('me')"),
+    (lambda k: k.pgq.delete(1, by="me"), ConfigError, "by='me' is not valid: use Operator('me')"),
+    (lambda k: k.pgq.retry(1, by=""), ConfigError, "by='' is not valid: use Operator("),
+    (lambda k: k.pgq.replay(1, by=5), ConfigError, "by=5 is not valid: use Operator("),
+    (lambda k: k.pgq.pause("default", by="me"), ConfigError, "by='me' is not valid"),
+    (lambda k: k.pgq.resume("default", by="me"), ConfigError, "by='me' is not valid"),
+    (lambda k: k.pgq.set_quota("acme", 5, by="me"), ConfigError, "by='me' is not valid"),
+    (lambda k: k.pgq.put_schedule("s", by="me"), ConfigError, "by='me' is not valid"),
+    (lambda k: k.pgq.pause("default", reason=5), ConfigError, "the reason is not valid: text of"),
+    (lambda k: k.pgq.pause("default", reason="\ud800"), ConfigError, "the reason is not valid"),
+    (lambda _: Operator(5), ConfigError, "operator 5 is not valid: say who acts"),
+    (lambda _: Operator("\ud800"), ConfigError, "operator '\\ud800' is not valid: say who acts"),
+    (lambda _: Operator("me", "web"), ConfigError, "source 'web' is not valid: cli, api, ui, code"),
+    (lambda _: Snooze("x"), TypeError, "Snooze('x') is not valid: seconds, as a number"),
+    (lambda _: RetryAfter(None), TypeError, "RetryAfter(None) is not valid: seconds, as a number"),
 ]
 
 
@@ -218,7 +241,7 @@ def test_a_call_that_is_not_valid(known: Known, database: str, place: int) -> No
 
 
 def test_every_error_that_an_app_may_meet_stands_at_the_front_door() -> None:
-    inner = {"ChoreLost", "Verdict", "WorkerNotStarted"}
+    inner = {"SchemaTaken", "Verdict", "WorkerNotStarted"}
     ours = {
         name
         for name, kind in vars(errors).items()
@@ -235,6 +258,11 @@ def test_one_type_of_error_may_stand_alone_in_a_retry_policy() -> None:
 
 def test_a_tag_that_is_given_twice_is_kept_once(known: Known) -> None:
     assert known.add.using(tags=["b", "a", "b"]).enqueue(1).tags == ("b", "a")
+
+
+def test_the_sql_function_takes_as_many_and_as_long_tags_as_python(database: str) -> None:
+    tags = "array(select rpad(n::text, 200, 'x') from generate_series(1, 100) as n)"
+    assert value(database, f"select pgqueue.enqueue('t', tags => {tags})") == 1
 
 
 SQL = [
@@ -265,6 +293,13 @@ SQL = [
     ("'t', tenant => ''", "22023", "tenant is not valid: 1 to 200 bytes"),
     ("'t', tags => null", "22023", "tags must be an array without null"),
     ("'t', tags => array[null]", "22023", "tags must be an array without null"),
+    ("'t', tags => array[['a'], ['b']]", "22023", "tags must be an array of one dimension"),
+    (
+        "'t', tags => array(select n::text from generate_series(1, 101) as n)",
+        "22023",
+        "101 tags are too many: 100 at most",
+    ),
+    ("'t', tags => array['a', repeat('ä', 101)]", "22023", "a tag has 202 bytes, and 200 is the"),
     ("'t', headers => '[]'", "22023", "headers must be a JSON object"),
     ("'t', unique_key => ''", "22023", "unique_key is not valid: 1 to 2600 bytes"),
     ("'t', unique_key => repeat('k', 2601)", "22023", "unique_key is not valid: 1 to 2600 bytes"),

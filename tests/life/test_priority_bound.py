@@ -38,7 +38,8 @@ def _claims_until_it_starts(
     wanted = run(connection, enqueue_job(SQL, NewJob("t", "q0", {}, priority=0))).id
     for claims in range(1, 1000):
         _flood(connection, queues)
-        book.found(run(connection, find_lanes(SQL)))
+        found = run(connection, find_lanes(SQL))
+        book.found((queue, priority) for queue, priority, _ in found)
         lanes = book.order(sweep=sweep)
         lease = new_lease()
         statement = claim_jobs(

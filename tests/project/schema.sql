@@ -128,6 +128,10 @@ CREATE FUNCTION pgqueue.enqueue(task text, payload jsonb DEFAULT '{}'::jsonb, qu
       task, payload, queue, priority, run_at, delay, tenant, tags, unique_key, unique_mode,
       unique_for, max_attempts, timeout, expires_at, headers
     )
+    cross join pg_notify(
+      (select relnamespace::regnamespace::name from pg_class where oid = '"pgqueue".jobs'::regclass),
+      queue
+    )
 $$;
 
 CREATE FUNCTION pgqueue.enqueue_v1(task text, payload jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 5, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, tenant text DEFAULT NULL::text, tags text[] DEFAULT '{}'::text[], unique_key text DEFAULT NULL::text, unique_mode text DEFAULT 'skip'::text, unique_for interval DEFAULT NULL::interval, max_attempts integer DEFAULT 1, timeout double precision DEFAULT NULL::double precision, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, headers jsonb DEFAULT '{}'::jsonb, unique_wait interval DEFAULT '00:00:05'::interval) RETURNS TABLE(job_id bigint, is_new boolean)
@@ -144,6 +148,7 @@ declare
   holder_id bigint;
   holder_state text;
   waiting_limit integer;
+  longest_tag integer;
   previous_wait text := current_setting('lock_timeout');
 begin
   if enqueue_v1.task is null or enqueue_v1.task ~ '[^A-Za-z0-9_.:-]'
@@ -187,8 +192,21 @@ begin
   if octet_length(enqueue_v1.tenant) not between 1 and 200 then
     raise exception 'tenant is not valid: 1 to 200 bytes' using errcode = '22023';
   end if;
+  if array_ndims(enqueue_v1.tags) > 1 then
+    raise exception 'tags must be an array of one dimension' using errcode = '22023';
+  end if;
   if enqueue_v1.tags is null or array_position(enqueue_v1.tags, null) is not null then
     raise exception 'tags must be an array without null' using errcode = '22023';
+  end if;
+  if cardinality(enqueue_v1.tags) > 100 then
+    raise exception '% tags are too many: 100 at most', cardinality(enqueue_v1.tags)
+      using errcode = '22023';
+  end if;
+  if cardinality(enqueue_v1.tags) > 0 then
+    longest_tag := (select max(octet_length(tag)) from unnest(enqueue_v1.tags) as tag);
+    if longest_tag > 200 then
+      raise exception 'a tag has % bytes, and 200 is the most', longest_tag using errcode = '22023';
+    end if;
   end if;
   if enqueue_v1.headers is null or jsonb_typeof(enqueue_v1.headers) <> 'object' then
     raise exception 'headers must be a JSON object' using errcode = '22023';

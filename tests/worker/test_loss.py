@@ -18,7 +18,7 @@ from pgqueue.worker import results
 from pgqueue.worker.exchange import Exchange, Order
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.link import Link
-from pgqueue.worker.service import Worker
+from pgqueue.worker.strays import Strays
 from proving import Recorder, rows, states, value
 
 
@@ -162,14 +162,14 @@ async def test_a_worker_starts_although_partitions_cannot_be_made_now(
 async def test_what_the_worker_does_not_know_of_is_handed_back_without_costing_a_try(
     database: str, pgq: PgQueue, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hand_back = Worker._hand_back_strays
+    turn = Strays.turn
 
-    async def slowly(worker: Worker) -> None:
+    async def slowly(strays: Strays) -> float | None:
         """Later than the burst has found that nothing is left to claim."""
         await asyncio.sleep(1.0)
-        await hand_back(worker)
+        return await turn(strays)
 
-    monkeypatch.setattr(Worker, "_hand_back_strays", slowly)
+    monkeypatch.setattr(Strays, "turn", slowly)
 
     @pgq.task
     async def noop() -> None: ...

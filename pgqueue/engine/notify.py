@@ -1,0 +1,83 @@
+"""Wake idle workers by NOTIFY: a hint, never needed, with polling behind it.
+
+A notifying commit holds a lock of the whole cluster until it is durable. So a job that is committed
+by us is followed by a transaction of its own, which waits for no disk, and not every job by one. In
+the caller's transaction there is no "after the commit" that we could see: the hint goes with it,
+once for each queue (Postgres drops the copies).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+import psycopg
+
+from pgqueue.db.run import Batch, Statement, Steps
+from pgqueue.events import DutyFailed, emit
+from pgqueue.job import NewJob
+
+T = TypeVar("T")
+Sql = Mapping[str, str]
+
+SCHEDULES = "!schedules"
+"""What is said when a schedule has changed; no queue can be named so."""
+
+RING_EVERY = 0.01
+"""Seconds between two hints for one queue from one process. A worker that was woken looks again
+after so many seconds by itself."""
+
+SOON = 5.0
+"""Seconds from now within which a job may be due that workers are told of: as long as a worker that
+listens sleeps at most."""
+
+
+class Bell:
+    """Decides when to ring; one per app, safe to share between threads."""
+
+    def __init__(self, sql: Sql, channel: str | None) -> None:
+        """Without a channel it never rings."""
+        self._sql = sql
+        self._channel = channel
+        self._rung: dict[str, float] = {}
+
+    def within(self, new: NewJob) -> str | None:
+        """The channel to notify inside the transaction that inserts `new`; None for silence."""
+        return self._channel if _is_soon(new) else None
+
+    def after(self, steps: Steps[T], new: NewJob) -> Steps[T]:
+        """`steps`, which commit by themselves, and then a hint unless there just was one."""
+        result = yield from steps
+        now = time.monotonic()
+        if self.within(new) is None or now - self._rung.get(new.queue, 0.0) < RING_EVERY:
+            return result
+        self._rung[new.queue] = now
+        yield from ring(self._sql, self._channel, new.queue)
+        return result
+
+
+def ring(sql: Sql, channel: str | None, queue: str) -> Steps[None]:
+    """Say that this queue has work ('': any queue), in a transaction of its own."""
+    if channel is None:
+        return
+    try:
+        yield Batch((_NOT_DURABLE, notify(sql, channel, queue)))
+    except psycopg.Error as error:
+        # What this follows is committed: it must not look as if it had failed.
+        emit(DutyFailed("notify", f"{type(error).__name__}: {error}"))
+
+
+def notify(sql: Sql, channel: str, queue: str) -> Statement:
+    """The statement alone, for a transaction that is under way."""
+    return Statement(sql["notify"], {"channel": channel, "queue": queue})
+
+
+_NOT_DURABLE = Statement("set local synchronous_commit = off")
+
+
+def _is_soon(new: NewJob) -> bool:
+    if new.run_at is not None:
+        return new.run_at - datetime.now(UTC) < timedelta(seconds=SOON)
+    return new.delay < SOON
