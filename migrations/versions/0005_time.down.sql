@@ -24,6 +24,7 @@ alter table pgqueue.windows
   add constraint windows_mode check (mode in ('window', 'catchup', 'since-last-run', 'backfill'));
 
 drop index pgqueue.windows_job;
+drop index pgqueue.schedules_cancelling;
 drop table pgqueue.backfills;
 
 alter table pgqueue.schedules

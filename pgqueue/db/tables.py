@@ -205,6 +205,8 @@ def _schedule_tables(metadata: MetaData) -> None:
     )
     after = text("after_id is not null")
     Index("schedules_after", schedules.c.after_id, postgresql_where=after)
+    cancelling = text("overlap = 'cancel-running'")
+    Index("schedules_cancelling", schedules.c.id, postgresql_where=cancelling)
     enabled = text("enabled")
     Index("schedules_due", schedules.c.next_run_at, postgresql_where=enabled)
     _windows_tables(metadata, schedules)
@@ -223,13 +225,14 @@ def _windows_tables(metadata: MetaData, schedules: Table) -> None:
         _required("created_at", _TIME, "clock_now()"),
         _required("created_by", Text()),
         Column("cancelled_at", _TIME),
+        Column("finished_at", _TIME),
         PrimaryKeyConstraint("id", name="backfills_pkey"),
         ForeignKeyConstraint(
             ["schedule_id"], [schedules.c.id], name="backfills_schedule_fkey", ondelete="CASCADE"
         ),
     )
     Index("backfills_schedule", backfills.c.schedule_id)
-    unfinished = text("reached < range_end and cancelled_at is null")
+    unfinished = text("finished_at is null")
     Index("backfills_open", backfills.c.id, postgresql_where=unfinished)
     windows = Table(
         "windows",

@@ -101,7 +101,7 @@ def _copy_blocks(
             # Never in the past: a claim's bound may have gone by that place.
             max(scheduled_at, now).isoformat(),
             scheduled_at.isoformat(),
-            _copied(_array_literal(like.tags)),
+            _copied(array_literal(like.tags)),
             str(like.max_attempts),
             "\\N" if like.timeout is None else repr(float(like.timeout)),
             "\\N" if like.expires_at is None else like.expires_at.isoformat(),
@@ -201,11 +201,11 @@ def _columns(new_jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
     singles = [_single(new) for new in new_jobs]
     # Each tag list travels as one array literal: unnest flattens nested arrays.
     for single in singles:
-        single["tags"] = _array_literal(single["tags"])
+        single["tags"] = array_literal(single["tags"])
     return {plural: [single[name] for single in singles] for plural, name in _PLURALS.items()}
 
 
-def _array_literal(texts: Sequence[str]) -> str:
+def array_literal(texts: Sequence[str]) -> str:
     quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
     return "{" + ",".join(quoted) + "}"
 

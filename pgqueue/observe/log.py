@@ -145,4 +145,10 @@ _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
         "schedule ticked",
     ),
     events.ScheduleFailed: lambda _: ("error", "a schedule cannot be ticked"),
+    events.ScheduleLate: lambda _: ("warning", "a schedule was ticked late"),
+    events.ScheduleUnhealthy: lambda _: ("error", "a schedule's windows fail again and again"),
+    events.SchedulesUndeclared: lambda _: (
+        "warning",
+        "schedules that code no longer declares go on: declare or remove them",
+    ),
 }

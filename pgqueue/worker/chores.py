@@ -20,6 +20,7 @@ from pgqueue.engine.rescue import rescue_jobs
 from pgqueue.engine.retention import apply_retention
 from pgqueue.engine.sweep import sweep
 from pgqueue.events import DaysDropped, DutyFailed, JobsRescued, emit
+from pgqueue.schedule.release import settle_windows
 from pgqueue.worker.link import Link, LinkDown
 
 HOLD = 10.0
@@ -181,6 +182,7 @@ def worker_chores(
         Chore(name="partitions", steps=lambda _: _partitions(sql)),
         Chore(name="retention", steps=lambda link: _retention(sql, link), slow=True),
         Chore(name="sweep", steps=lambda _: _sweep(sql), slow=True),
+        Chore(name="windows", steps=lambda _: _windows(sql), slow=True),
     ]
 
 
@@ -205,4 +207,9 @@ def _retention(sql: Mapping[str, str], link: Link) -> Steps[bool]:
 
 def _sweep(sql: Mapping[str, str]) -> Steps[bool]:
     yield from sweep(sql)
+    return False
+
+
+def _windows(sql: Mapping[str, str]) -> Steps[bool]:
+    yield from settle_windows(sql)
     return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 
 from pgqueue.db.run import Rows, Statement, Steps
@@ -28,6 +28,8 @@ from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner, Settled
 from pgqueue.worker.slots import Slots, handed_back
 
+WINDOW_KEY = "schedule:"
+"""What the unique keys of windows' jobs begin with."""
 BATCH = 500
 """Most outcomes written, and most jobs claimed, in one round."""
 
@@ -65,6 +67,7 @@ class ClaimLoop:
         poll_interval: float,
         is_listening: Callable[[], bool],
         on_lost_reply: Callable[[], None],
+        on_window_ended: Callable[[], None],
     ) -> None:
         self._sql = sql
         self._link = link
@@ -78,6 +81,8 @@ class ClaimLoop:
         self._poll_interval = poll_interval
         self._is_listening = is_listening
         self._on_lost_reply = on_lost_reply
+        self._on_window_ended = on_window_ended
+        self._windows: set[int] = set()
         self._wake = asyncio.Event()
         self._slots = Slots(runner, hand, concurrency, self._on_ended)
         self._first_ended = 0.0
@@ -88,7 +93,8 @@ class ClaimLoop:
         self._rest = FIRST_REST
         self._next_attend = 0.0
         self._pace = Pace(concurrency, time.monotonic())
-        self._took_at = 0.0
+        self.took_at = 0.0
+        """When a claim brought jobs last, on the monotonic clock."""
         self._found_nothing = False
         self._reconciled = 0
         self.lost_replies = 0
@@ -178,7 +184,7 @@ class ClaimLoop:
         was_empty = self._hand.is_empty
         self._found_nothing = False
         self._hand.release(now)
-        if self._hand.waiting and now - self._took_at > KEEP_WAITING:
+        if self._hand.waiting and now - self.took_at > KEEP_WAITING:
             self._give_up_waiting()
             # It promised slots that did not come: what is given back would be fetched again.
             self._pace = Pace(self._concurrency, now)
@@ -295,7 +301,7 @@ class ClaimLoop:
         if not claimed.jobs:
             return
         self.idle.clear()
-        self._took_at = time.monotonic()
+        self.took_at = time.monotonic()
         if is_wanted(JobsClaimed):
             ids = tuple(job.id for job in claimed.jobs)
             emit(JobsClaimed(self._worker_id(), ids, claimed.lease))
@@ -307,6 +313,8 @@ class ClaimLoop:
                 self._hand.ended.append(handed_back(job))
             else:
                 self._hand.waiting.append(job)
+            if job.unique_key is not None and job.unique_key.startswith(WINDOW_KEY):
+                self._windows.add(job.id)
         if not self._may_claim():
             self._give_up_waiting()
         self._slots.fill()
@@ -315,6 +323,7 @@ class ClaimLoop:
         self._pace.count(seconds, now)
         if settled is not None and settled.written:
             self.completed += 1
+            self._let_followers_go({settled.outcome.job_id})
         elif settled is not None:
             if not self._hand.ended:
                 self._first_ended = now
@@ -325,7 +334,14 @@ class ClaimLoop:
         while self._hand.waiting:
             self._hand.ended.append(handed_back(self._hand.waiting.popleft()))
 
+    def _let_followers_go(self, job_ids: Collection[int]) -> None:
+        if ended := self._windows.intersection(job_ids):
+            self._windows -= ended
+            self._on_window_ended()
+
     def _count(self, outcomes: Sequence[Outcome], written: Written) -> None:
+        if self._windows:
+            self._let_followers_go(written.applied)
         for outcome in outcomes:
             if outcome.job_id not in written.applied:
                 continue

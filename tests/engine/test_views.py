@@ -135,6 +135,9 @@ def test_figures_of_tasks_cover_the_last_day(
         "dead_letters",
         "unknown_tasks",
         "worker_status",
+        "window_status",
+        "backfill_status",
+        "schedule_health",
     ],
 )
 def test_every_column_of_a_view_is_explained_in_its_order(database: str, view: str) -> None:

@@ -851,6 +851,7 @@ CREATE TABLE pgqueue.backfills (
     created_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
     created_by text NOT NULL,
     cancelled_at timestamp with time zone,
+    finished_at timestamp with time zone,
     CONSTRAINT backfills_concurrency CHECK ((concurrency >= 1)),
     CONSTRAINT backfills_range CHECK ((range_start < range_end))
 );
@@ -1515,7 +1516,7 @@ CREATE INDEX story_items_item ON content.story_items USING btree (item_id);
 
 CREATE INDEX audit_log_at ON pgqueue.audit_log USING btree (at);
 
-CREATE INDEX backfills_open ON pgqueue.backfills USING btree (id) WHERE ((reached < range_end) AND (cancelled_at IS NULL));
+CREATE INDEX backfills_open ON pgqueue.backfills USING btree (id) WHERE (finished_at IS NULL);
 
 CREATE INDEX backfills_schedule ON pgqueue.backfills USING btree (schedule_id);
 
@@ -1532,6 +1533,8 @@ CREATE INDEX jobs_tenant_waiting ON pgqueue.jobs USING btree (tenant) WHERE ((te
 CREATE UNIQUE INDEX jobs_unique_key ON pgqueue.jobs USING btree (unique_key) WHERE (unique_key IS NOT NULL);
 
 CREATE INDEX schedules_after ON pgqueue.schedules USING btree (after_id) WHERE (after_id IS NOT NULL);
+
+CREATE INDEX schedules_cancelling ON pgqueue.schedules USING btree (id) WHERE (overlap = 'cancel-running'::text);
 
 CREATE INDEX schedules_due ON pgqueue.schedules USING btree (next_run_at) WHERE enabled;
 

@@ -1,0 +1,76 @@
+"""Windows whose jobs are held: whose turn it is, and who has to go for a newer one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pgqueue.db.run import Statement, Steps
+from pgqueue.events import ScheduleUnhealthy, emit
+
+Sql = Mapping[str, str]
+
+ROUNDS = 100
+"""Rounds of one pass; heads whose jobs were cancelled or deleted take one each."""
+
+SETTLED_A_STATEMENT = 1000
+
+
+def release_windows(sql: Sql) -> Steps[int]:
+    """Let the jobs go whose turn it is; returns how many. Inside the transaction of a pass."""
+    yield from _cancel_superseded(sql)
+    released = 0
+    for name in ("release_windows", "release_backfills"):
+        for _ in range(ROUNDS):
+            ((let_go, closed),) = yield Statement(sql[name])
+            released += let_go
+            if not closed:
+                break
+    return released
+
+
+def let_go(sql: Sql) -> Steps[int]:
+    """`release_windows` in a transaction of its own, for a connection in autocommit."""
+    yield Statement("begin isolation level read committed")
+    try:
+        ((is_held, is_filling),) = yield Statement(sql["look_for_held"])
+        released = (yield from release_windows(sql)) if is_held or is_filling else 0
+    except Exception:
+        yield Statement("rollback")
+        raise
+    yield Statement("commit")
+    return released
+
+
+def _cancel_superseded(sql: Sql) -> Steps[None]:
+    rows = yield Statement(sql["lock_superseded"])
+    if not rows:
+        return
+    params = {
+        "ids": [job_id for (job_id,) in rows],
+        "reason": "superseded",
+        "message": "a newer window of its schedule is due (overlap cancel-running)",
+        "who": None,
+        "source": None,
+    }
+    yield Statement(sql["cancel_jobs"], params)
+
+
+def settle_windows(sql: Sql) -> Steps[int]:
+    """Keep how windows ended, for when their jobs are gone; returns how many.
+
+    Tells of schedules whose windows fail again and again.
+    """
+    settled = 0
+    failed: set[int] = set()
+    place: int | None = 0
+    while place is not None:
+        params = {"after": place, "n": SETTLED_A_STATEMENT}
+        ((place, count, schedule_ids),) = yield Statement(sql["settle_windows"], params)
+        settled += count
+        failed.update(schedule_ids)
+    if failed:
+        rows = yield Statement(sql["list_problems"], {"ids": sorted(failed)})
+        for _, name, problems, in_a_row, *_ in rows:
+            if "failing" in problems:
+                emit(ScheduleUnhealthy(name, f"its last {in_a_row} windows failed"))
+    return settled

@@ -1,0 +1,262 @@
+-- Held windows: whose turn it is, and how those ended that were let go.
+
+-- Whether a window is held, and whether a backfill is under way.
+-- name: look_for_held
+select
+  exists (select from pgqueue.windows where held and backfill_id is null),
+  exists (select from pgqueue.backfills where finished_at is null)
+
+-- Lets held windows go whose turn it is: in order, as many of a schedule as its overlap policy has
+-- room for, and of a schedule that follows another one only where that one's window of the same span
+-- is completed. A loose walk over the small index of held ones: nothing is held, nothing is read.
+-- A head whose job is gone, deleted or cancelled, is closed; ask again for the next one. Returns what
+-- became of how many.
+-- name: release_windows
+with recursive
+  holders as (
+    (
+      select schedule_id
+      from pgqueue.windows
+      where held
+        and backfill_id is null
+      order by schedule_id
+      limit 1
+    )
+    union all
+    select following.schedule_id
+    from holders
+    cross join lateral (
+      select schedule_id
+      from pgqueue.windows
+      where held
+        and backfill_id is null
+        and schedule_id > holders.schedule_id
+      order by schedule_id
+      limit 1
+    ) as following
+  ),
+  heads as materialized (
+    select ready.id, ready.job_id
+    from holders
+    join pgqueue.schedules on schedules.id = holders.schedule_id
+    cross join lateral (
+      select held_ones.id, held_ones.job_id
+      from pgqueue.windows as held_ones
+      where held_ones.schedule_id = holders.schedule_id
+        and held_ones.held
+        and held_ones.backfill_id is null
+        and (
+          schedules.after_id is null
+          or exists (
+            select
+            from pgqueue.windows as parents
+            left join pgqueue.finished_jobs as ended
+              on parents.outcome is null
+              and ended.id = parents.job_id
+              and ended.finished_at >= parents.created_at
+            where parents.schedule_id = schedules.after_id
+              and parents.window_start = held_ones.window_start
+              and parents.window_end = held_ones.window_end
+              and coalesce(parents.outcome, ended.state) = 'completed'
+              and not exists (select from pgqueue.jobs where jobs.id = parents.job_id)
+          )
+        )
+      order by held_ones.window_start, held_ones.id
+      limit case
+        when schedules.overlap in ('allow', 'skip') then 100
+        when exists (
+          select
+          from pgqueue.windows as open_ones
+          join pgqueue.jobs on jobs.id = open_ones.job_id
+          where open_ones.schedule_id = holders.schedule_id
+            and open_ones.outcome is null
+            and not open_ones.held
+            and open_ones.backfill_id is null
+        ) then 0
+        else 1
+      end
+    ) as ready
+    -- Of two tickers one does it. Skipping a held window instead would let the next one go.
+    for no key update of schedules skip locked
+  ),
+  released_jobs as (
+    update pgqueue.jobs
+    set
+      state = 'queued',
+      run_at = greatest(run_at, pgqueue.clock_now())
+    where id = any(array(select job_id from heads))
+      and state = 'waiting'
+    returning id
+  ),
+  released_windows as (
+    update pgqueue.windows
+    set
+      held = false,
+      outcome = case
+        when exists (select from released_jobs where released_jobs.id = windows.job_id) then null
+        when exists (select from pgqueue.jobs where jobs.id = windows.job_id) then null
+        else coalesce(
+          (
+            select ended.state
+            from pgqueue.finished_jobs as ended
+            where ended.id = windows.job_id
+              and ended.finished_at >= windows.created_at
+            limit 1
+          ),
+          'lost'
+        )
+      end
+    where id = any(array(select id from heads))
+      and held
+    returning outcome
+  )
+select
+  count(*) filter (where outcome is null) as released,
+  count(*) filter (where outcome is not null) as closed
+from released_windows
+
+-- The same for backfills, each with room for as many as its concurrency says.
+-- name: release_backfills
+with
+  heads as materialized (
+    select ready.id, ready.job_id
+    from pgqueue.backfills
+    cross join lateral (
+      select held_ones.id, held_ones.job_id
+      from pgqueue.windows as held_ones
+      where held_ones.backfill_id = backfills.id
+        and held_ones.held
+      order by held_ones.window_start
+      limit greatest(
+        0,
+        backfills.concurrency - (
+          select count(*)
+          from pgqueue.windows as open_ones
+          join pgqueue.jobs on jobs.id = open_ones.job_id
+          where open_ones.backfill_id = backfills.id
+            and open_ones.outcome is null
+            and not open_ones.held
+        )
+      )
+    ) as ready
+    where backfills.finished_at is null
+      and backfills.cancelled_at is null
+    for no key update of backfills skip locked
+  ),
+  released_jobs as (
+    update pgqueue.jobs
+    set
+      state = 'queued',
+      run_at = greatest(run_at, pgqueue.clock_now())
+    where id = any(array(select job_id from heads))
+      and state = 'waiting'
+    returning id
+  ),
+  released_windows as (
+    update pgqueue.windows
+    set
+      held = false,
+      outcome = case
+        when exists (select from released_jobs where released_jobs.id = windows.job_id) then null
+        when exists (select from pgqueue.jobs where jobs.id = windows.job_id) then null
+        else coalesce(
+          (
+            select ended.state
+            from pgqueue.finished_jobs as ended
+            where ended.id = windows.job_id
+              and ended.finished_at >= windows.created_at
+            limit 1
+          ),
+          'lost'
+        )
+      end
+    where id = any(array(select id from heads))
+      and held
+    returning outcome
+  )
+select
+  count(*) filter (where outcome is null) as released,
+  count(*) filter (where outcome is not null) as closed
+from released_windows
+
+-- Jobs that a newer window of their schedule puts an end to, locked; one that somebody holds comes at
+-- the next look.
+-- name: lock_superseded
+select jobs.id
+from pgqueue.schedules
+cross join lateral (
+  select max(held_ones.window_start) as window_start
+  from pgqueue.windows as held_ones
+  where held_ones.schedule_id = schedules.id
+    and held_ones.held
+    and held_ones.backfill_id is null
+) as newest
+join pgqueue.windows as older
+  on older.schedule_id = schedules.id
+  and older.outcome is null
+  and older.backfill_id is null
+  and older.window_start < newest.window_start
+join pgqueue.jobs on jobs.id = older.job_id
+where schedules.overlap = 'cancel-running'
+  and jobs.cancel_requested_at is null
+order by jobs.id
+limit 500
+for update of jobs skip locked
+
+-- Keeps how up to `n` windows ended whose jobs are no longer live, from `after` on in the order of
+-- their ids. Returns how far it looked, and the failed ones' schedules. No place: nothing is left.
+-- name: settle_windows
+with
+  open_windows as materialized (
+    select windows.id, windows.job_id, windows.created_at
+    from pgqueue.windows
+    where outcome is null
+      and not held
+      and id > %(after)s
+    order by id
+    limit %(n)s
+  ),
+  endings as materialized (
+    select open_windows.id, ended.state, ended.started_at, ended.finished_at
+    from open_windows
+    left join lateral (
+      select state, started_at, finished_at
+      from pgqueue.finished_jobs
+      where finished_jobs.id = open_windows.job_id
+        and finished_jobs.finished_at >= open_windows.created_at
+      order by finished_at desc
+      limit 1
+    ) as ended on true
+    where not exists (
+      select
+      from pgqueue.jobs
+      where jobs.id = open_windows.job_id
+    )
+  ),
+  settled_windows as (
+    update pgqueue.windows
+    set
+      outcome = coalesce(endings.state, 'lost'),
+      started_at = endings.started_at,
+      finished_at = endings.finished_at
+    from endings
+    where windows.id = endings.id
+      and windows.outcome is null
+      and not windows.held
+    returning windows.schedule_id, windows.outcome
+  )
+select
+  (select max(id) from open_windows) as place,
+  (select count(*) from settled_windows) as settled,
+  array(
+    select distinct schedule_id
+    from settled_windows
+    where outcome = 'failed'
+  ) as failed
+
+-- name: list_problems
+select id, name, problems, failed_in_a_row, late_by, open_since, failures, last_error, waiting
+from pgqueue.schedule_health
+where cardinality(problems) > 0
+  and (%(ids)s::bigint[] is null or id = any(%(ids)s::bigint[]))
+order by name
