@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ DEFAULT_REDIS = "redis://127.0.0.1:6390/0"
 
 def main() -> None:
     arguments = _parser().parse_args()
+    # Workers that outlive the harness would eat the jobs of its next run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _config(arguments) as config:
         if arguments.command == "limits":
             limits.measure(config, arguments.runs)

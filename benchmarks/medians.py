@@ -50,7 +50,7 @@ class Medians:
     def peers(self, workload: str) -> list[tuple[str, str]]:
         """(peer, setting) pairs that did this work, the reference and ours first."""
         found = {(peer, setting) for name, peer, setting, _ in self._groups if name == workload}
-        return sorted(found, key=lambda pair: (rank(pair[0]), pair))
+        return sorted(found, key=order)
 
     def conditions(self, workload: str, name: str) -> list[Any]:
         """The values that one condition took, ascending."""
@@ -74,6 +74,12 @@ def _quiet(runs: list[Result]) -> list[Result]:
 
 def rank(peer: str) -> int:
     return 0 if peer == "pgqueue" else 1 if peer.startswith("bare") else 2
+
+
+def order(who: tuple[str, str]) -> tuple[int, str, bool, str]:
+    """Where a (peer, setting) stands in a table: its default first."""
+    peer, setting = who
+    return rank(peer), peer, setting != "default", setting
 
 
 def label(peer: str, setting: str) -> str:

@@ -11,6 +11,7 @@ import matplotlib as mpl  # type: ignore[import-not-found]
 from matplotlib import pyplot
 
 from benchmarks.medians import Medians, label
+from benchmarks.tables import number
 
 OURS, REFERENCE, OTHERS = "#1f6feb", "#9aa4b2", "#c98a2b"
 WIDTH = 8.0
@@ -47,7 +48,7 @@ def _bars(medians: Medians, workload: str, **given: Any) -> list[Bar]:
     bars = []
     for peer, setting in medians.peers(workload):
         value = medians.value(workload, peer, setting, **given)
-        if value is not None:
+        if value is not None and not (workload != "drain" and setting.startswith("cli")):
             bars.append((peer, label(peer, setting), value))
     return sorted(bars, key=lambda bar: bar[2])
 
@@ -65,8 +66,10 @@ def _barh(path: Path, bars: Sequence[Bar], title: str) -> None:
         [value for *_, value in bars],
         color=[_colour(peer) for peer, *_ in bars],
     )
-    axes.bar_label(drawn, fmt="{:,.4g}", padding=3)
-    axes.margins(x=0.12)
+    axes.bar_label(drawn, labels=[number(value) for *_, value in bars], padding=3)
+    axes.margins(x=0.12, y=0.02)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
     axes.set_title(title, loc="left")
     _save(figure, path)
 
@@ -87,7 +90,7 @@ def _snapshot(path: Path, medians: Medians) -> None:
             colour = {"color": OURS, "linewidth": 2.5} if peer == "pgqueue" else {}
             axes.plot(*zip(*points, strict=True), marker="o", label=label(peer, setting), **colour)
     axes.axhline(1.0, color=REFERENCE, linewidth=0.8)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.4)
     axes.set_xlabel("jobs done since the snapshot was taken")
     axes.set_title("drain rate with a snapshot held, against a clean database", loc="left")
     axes.legend(frameon=False)

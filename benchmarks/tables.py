@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.medians import Medians, label, rank
+from benchmarks.medians import Medians, label, order
 from benchmarks.results import Result
 
 REFERENCE = "bare-psycopg"
 NOTHING = "-"
 
-_MARKED = re.compile(r"(<!-- (table|machine): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- (table|machine|plot): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(page: str, machines: list[dict[str, Any]], results: list[Result]) -> str:
@@ -23,6 +23,9 @@ def filled(page: str, machines: list[dict[str, Any]], results: list[Result]) -> 
     def made(found: re.Match[str]) -> str:
         if found[2] == "machine":
             return found[1] + _machine(machines) + found[4]
+        if found[2] == "plot":
+            shown = f"![{found[3]}](benchmarks/{found[3]}.svg)\n" if results else ""
+            return found[1] + shown + found[4]
         return found[1] + TABLES[found[3]](medians) + found[4]
 
     return _MARKED.sub(made, page)
@@ -45,6 +48,9 @@ def ratio(value: float | None, of: float | None) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    rows = list(rows)
+    if not rows:
+        return "Not measured.\n"
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -81,10 +87,9 @@ def _drain(medians: Medians) -> str:
 
 def _enqueue(medians: Medians) -> str:
     rows = []
-    for who in sorted(
-        {*medians.peers("enqueue-one"), *medians.peers("enqueue-bulk")},
-        key=lambda pair: (rank(pair[0]), pair),
-    ):
+    found = {*medians.peers("enqueue-one"), *medians.peers("enqueue-bulk")}
+    # cli is a way to run the worker: its jobs are enqueued as those of the default.
+    for who in sorted((who for who in found if not who[1].startswith("cli")), key=order):
         one = _unpadded(medians, "enqueue-one", who)
         bulk = _unpadded(medians, "enqueue-bulk", who, chunk=1000)
         whole = _unpadded(medians, "enqueue-bulk", who, chunk=0)

@@ -80,14 +80,22 @@ def job_filter(
     )
 
 
+def span_of(text: str) -> timedelta | None:
+    """A time such as 90s, 24h or 7d; None for what is none."""
+    if span := _SPAN.fullmatch(text):
+        with suppress(OverflowError):
+            return timedelta(**{_SPAN_UNITS[span[2]]: int(span[1])})
+    return None
+
+
 def _instant(text: str | None, option: str) -> datetime | None:
     from pgqueue.errors import ConfigError
 
     if text is None:
         return None
-    if span := _SPAN.fullmatch(text):
+    if (span := span_of(text)) is not None:
         with suppress(OverflowError):
-            return datetime.now(UTC) - timedelta(**{_SPAN_UNITS[span[2]]: int(span[1])})
+            return datetime.now(UTC) - span
     with suppress(ValueError):
         instant = datetime.fromisoformat(text)
         if instant.tzinfo is not None:

@@ -16,16 +16,15 @@ from psycopg.rows import TupleRow
 
 from pgqueue import embedded
 from pgqueue.db.borrowed import aborrowed, borrowed, commits_itself
-from pgqueue.db.pools import Pools, is_direct
+from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.db.version import check_version
 from pgqueue.engine import enqueue, inspect
 from pgqueue.engine.notify import Bell
-from pgqueue.engine.prune import prune
 from pgqueue.engine.result import polls, value_of
-from pgqueue.engine.retention import Pruned, plan_retention
 from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, NewJobs, Retry
+from pgqueue.maintenance import Maintenance
 from pgqueue.operations import Operations, checked_id
 from pgqueue.schedule.store import Schedule
 from pgqueue.scheduling import Scheduling
@@ -35,7 +34,8 @@ from pgqueue.tasks.names import checked_queue, task_name_of
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.task import Options, Task, changed
 from pgqueue.version import __version__
-from pgqueue.worker.service import Worker, WorkerOptions
+from pgqueue.worker.options import WorkerOptions
+from pgqueue.worker.service import Worker
 
 # The second where a statement begins with a function of ours.
 _NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
@@ -48,7 +48,7 @@ def _as_it_is(text: str) -> str:
     return text
 
 
-class PgQueue(Operations, Scheduling):
+class PgQueue(Operations, Maintenance, Scheduling):
     """An app: its settings, its tasks and its way to the database.
 
     Reads the environment when constructed and connects at first use. Safe to share between
@@ -221,21 +221,6 @@ class PgQueue(Operations, Scheduling):
             ticks=scheduler,
             options=options,
         )
-
-    # -- maintenance -----------------------------------------------------------
-
-    def prune(self) -> Pruned:
-        """One pass of retention now: partitions are made ahead, old ones dropped.
-
-        Raises ChoreLost while a worker is at it.
-        """
-        with self.pools.connection() as connection:
-            concurrently = is_direct(connection)
-            return run(connection, prune(self.sql, concurrently=concurrently, clock=time.monotonic))
-
-    def plan_prune(self) -> tuple[str, ...]:
-        """The partitions that `prune` would drop, oldest first."""
-        return tuple(day.partition for day in self._run(plan_retention(self.sql), None))
 
     # -- connections ---------------------------------------------------------
 

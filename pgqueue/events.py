@@ -175,7 +175,8 @@ class WorkerStats(Event):
     """What a worker did in the last `seconds`, and what waits; every PGQUEUE_STATS_INTERVAL.
 
     `queued` counts due and future jobs, exactly up to 10,000; above that (`queued_is_exact` is
-    false) it is the planner's estimate. `next_runs` are the next three schedules.
+    false) it is the planner's estimate. `next_runs` are the next three schedules. `unknown_tasks`
+    is what TasksUnknown tells.
     """
 
     worker_id: int
@@ -188,6 +189,19 @@ class WorkerStats(Event):
     queued_is_exact: bool
     schedules: int
     next_runs: tuple[str, ...]
+    unknown_tasks: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TasksUnknown(Event):
+    """Due jobs in a worker's queues are of tasks that no live worker knows: task, number of jobs.
+
+    Told when a worker starts, by a burst worker at its end. Of each queue and priority the first
+    1,000 due jobs are looked at, and 20 tasks are named.
+    """
+
+    worker_id: int
+    jobs: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +277,7 @@ Kinds = Collection[type[Event]] | None
 """Kinds of events; None means all."""
 
 _subscribers: tuple[tuple[Subscriber, Kinds], ...] = ()
+_wanted: dict[type[Event], bool] = {}
 
 
 def subscribe(subscriber: Subscriber, kinds: Kinds = None) -> Callable[[], None]:
@@ -270,17 +285,23 @@ def subscribe(subscriber: Subscriber, kinds: Kinds = None) -> Callable[[], None]
     global _subscribers  # noqa: PLW0603 - one process has one list of subscribers
     entry = (subscriber, kinds)
     _subscribers = (*_subscribers, entry)
+    _wanted.clear()
 
     def unsubscribe() -> None:
         global _subscribers  # noqa: PLW0603 - see above
         _subscribers = tuple(other for other in _subscribers if other is not entry)
+        _wanted.clear()
 
     return unsubscribe
 
 
 def is_wanted(kind: type[Event]) -> bool:
     """Whether anybody listens: at thousands of jobs a second an event for nobody is dear."""
-    return any(kinds is None or kind in kinds for _, kinds in _subscribers)
+    known = _wanted.get(kind)
+    if known is None:
+        known = any(kinds is None or kind in kinds for _, kinds in _subscribers)
+        _wanted[kind] = known
+    return known
 
 
 def emit(event: Event) -> None:

@@ -238,6 +238,8 @@ class Requeued(NamedTuple):
 Outcome = Ended | Requeued
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 # An escaped NUL: the backslashes before the `u` are odd in number.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -260,7 +262,7 @@ def storable_json(value: Json, *, limit: int | None = None) -> str:
     (one `"\\u0000"` stops a worker for good). Raises NotStorable.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _ENCODER.encode(value)
         size = len(text.encode("utf-8"))
     except (TypeError, ValueError, RecursionError) as error:
         raise NotStorable(f"not JSON: {error}") from None

@@ -15,7 +15,7 @@ from pgqueue.engine import delete, listing, queues, quota, retry_jobs, why
 from pgqueue.engine.cancel import Cancelled, cancel_jobs
 from pgqueue.engine.delete import Deleted
 from pgqueue.engine.filters import JobFilter, checked_filter
-from pgqueue.engine.notify import ring
+from pgqueue.engine.notify import LISTENING_REST, ring
 from pgqueue.engine.operate import Operator, acting
 from pgqueue.engine.retry_jobs import Edit, Preview, Retried, merged
 from pgqueue.engine.why import Cause
@@ -345,7 +345,9 @@ class Operations(ABC):
             self.sql,
             checked_id(job_id),
             timeout=self.settings.heartbeat_timeout,
-            poll_interval=self.settings.poll_interval,
+            poll_interval=max(
+                self.settings.poll_interval, LISTENING_REST if self.settings.notify else 0.0
+            ),
         )
 
     def _list_jobs(

@@ -7,9 +7,11 @@ A peer is one class with five methods; a file of it is run in an environment of 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import mmap
 import os
+import random
 import struct
 import sys
 import threading
@@ -26,6 +28,9 @@ LANES = int(os.environ.get("BENCH_LANES", "0"))
 _RUN = Path(os.environ.get("BENCH_RUN", "."))
 _PAYLOAD = int(os.environ.get("BENCH_PAYLOAD", "0"))
 _CHUNK = int(os.environ.get("BENCH_CHUNK", "1000"))
+# What Postgres cannot compress, as real payloads hardly can.
+_FILLING = base64.b64encode(random.Random(0).randbytes(_PAYLOAD)).decode()  # noqa: S311
+_SHIFTS = 97
 
 Payload = dict[str, Any]
 
@@ -68,7 +73,10 @@ def payload(number: int, **more: Any) -> Payload:
     """The arguments of one job, filled up to the size asked for (in bytes of JSON)."""
     arguments: Payload = {"n": number, **more}
     missing = _PAYLOAD - len(json.dumps(arguments)) - len(', "pad": ""')
-    return {**arguments, "pad": "x" * missing} if missing > 0 else arguments
+    if missing <= 0:
+        return arguments
+    start = number % _SHIFTS % (len(_FILLING) - missing)
+    return {**arguments, "pad": _FILLING[start : start + missing]}
 
 
 def chunks(count: int) -> Iterator[list[Payload]]:

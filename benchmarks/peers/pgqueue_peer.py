@@ -2,7 +2,7 @@
 
 Settings: default (its own pool, worker with every default), connection (enqueues on an open
 connection), sync and sync-connection (the same from blocking code), cli and cli-N (the worker is
-`pgq worker`, with N processes).
+`pgq worker`, with N processes), poll (nobody rings: as behind a transaction pooler).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ PGQ = str(Path(sys.executable).parent / "pgq")
 ON_CONNECTION = SETTING.endswith("connection")
 PRIORITIES = (2, 5, 8)
 
+if SETTING == "poll":
+    os.environ["PGQUEUE_NOTIFY"] = "false"
 pgq = PgQueue(DSN)
 
 

@@ -24,6 +24,20 @@ def enqueue(
     unique_key: Annotated[
         str | None, typer.Option(help="Where a live job has this key, nothing is inserted.")
     ] = None,
+    unique_mode: Annotated[
+        str | None,
+        typer.Option(
+            help="When the key is taken: skip, replace (the waiting job's payload) or raise."
+        ),
+    ] = None,
+    unique_for: Annotated[
+        float | None,
+        typer.Option(help="The key stays taken for so many seconds, its job finished or not."),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that one try may take.")] = None,
+    expires_at: Annotated[
+        str | None, typer.Option(help="Cancelled if not started by then, ISO 8601 with zone.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag; may be repeated.")] = None,
     app: AppOption = None,
     json: JsonOption = False,
@@ -38,10 +52,14 @@ def enqueue(
     given = {
         "queue": queue,
         "priority": priority,
-        "run_at": _instant(run_at),
+        "run_at": _instant(run_at, "--run-at"),
         "delay": delay,
         "tenant": tenant,
         "unique_key": unique_key,
+        "unique_mode": unique_mode,
+        "unique_for": unique_for,
+        "timeout": timeout,
+        "expires_at": _instant(expires_at, "--expires-at"),
         "tags": tag,
     }
     options = {name: value for name, value in given.items() if value is not None}
@@ -58,7 +76,7 @@ def enqueue(
         typer.echo(f"job {job.id}: {job.task} in queue {job.queue}")
 
 
-def _instant(text: str | None) -> datetime | None:
+def _instant(text: str | None, option: str) -> datetime | None:
     from pgqueue.errors import ConfigError
 
     if text is None:
@@ -68,5 +86,5 @@ def _instant(text: str | None) -> datetime | None:
         if instant.tzinfo is not None:
             return instant
     raise ConfigError(
-        f"--run-at {text!r} is not a time: use ISO 8601 with zone, 2030-01-31T08:00:00+01:00"
+        f"{option} {text!r} is not a time: use ISO 8601 with zone, 2030-01-31T08:00:00+01:00"
     )

@@ -165,7 +165,8 @@ def _single(new: NewJob) -> dict[str, Any]:
         "run_at": new.run_at,
         "delay": new.delay,
         "tenant": new.tenant,
-        "tags": list(new.tags),
+        # As a literal: the driver is slow with lists, and unnest flattens nested arrays.
+        "tags": array_literal(new.tags),
         "unique_key": new.unique_key,
         "unique_mode": new.unique_mode,
         "unique_for": new.unique_for,
@@ -173,7 +174,7 @@ def _single(new: NewJob) -> dict[str, Any]:
         "max_attempts": new.max_attempts,
         "timeout": new.timeout,
         "expires_at": new.expires_at,
-        "headers": json.dumps(new.headers or {}),
+        "headers": json.dumps(new.headers) if new.headers else "{}",
     }
 
 
@@ -199,9 +200,6 @@ _PLURALS = {
 
 def _columns(new_jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
     singles = [_single(new) for new in new_jobs]
-    # Each tag list travels as one array literal: unnest flattens nested arrays.
-    for single in singles:
-        single["tags"] = array_literal(single["tags"])
     return {plural: [single[name] for single in singles] for plural, name in _PLURALS.items()}
 
 

@@ -29,9 +29,9 @@ RING_EVERY = 0.01
 """Seconds between two hints for one queue from one process. A worker that was woken looks again
 after so many seconds by itself."""
 
-SOON = 5.0
-"""Seconds from now within which a job may be due that workers are told of: as long as a worker that
-listens sleeps at most."""
+LISTENING_REST = 5.0
+"""Seconds that an idle worker sleeps at most while hints get through. Of jobs that are due later
+than that it need not be told."""
 
 
 class Bell:
@@ -79,5 +79,5 @@ _NOT_DURABLE = Statement("set local synchronous_commit = off")
 
 def _is_soon(new: NewJob) -> bool:
     if new.run_at is not None:
-        return new.run_at - datetime.now(UTC) < timedelta(seconds=SOON)
-    return new.delay < SOON
+        return new.run_at - datetime.now(UTC) < timedelta(seconds=LISTENING_REST)
+    return new.delay < LISTENING_REST

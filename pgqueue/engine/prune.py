@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pgqueue.db.run import Statement, Steps
 from pgqueue.engine.chores import Holder, finish_chore, hasten_chore, held, take_chore
 from pgqueue.engine.claim import new_lease
+from pgqueue.engine.operate import Operator
 from pgqueue.engine.retention import Pruned, apply_retention
 from pgqueue.errors import ChoreLost
 
@@ -17,7 +18,9 @@ HOLD = 10.0
 """Seconds that workers leave the chore to us after our last statement."""
 
 
-def prune(sql: Sql, *, concurrently: bool, clock: Callable[[], float]) -> Steps[Pruned]:
+def prune(
+    sql: Sql, operator: Operator, *, concurrently: bool, clock: Callable[[], float]
+) -> Steps[Pruned]:
     """One pass; for an autocommit connection, `clock` counts seconds.
 
     Raises ChoreLost while a worker is at it.
@@ -36,6 +39,9 @@ def prune(sql: Sql, *, concurrently: bool, clock: Callable[[], float]) -> Steps[
         yield from finish_chore(sql, CHORE, holder, clock() - began, type(error).__name__)
         raise
     yield from finish_chore(sql, CHORE, holder, clock() - began)
+    if pruned.dropped or pruned.postponed:
+        did = {"dropped": list(pruned.dropped), "postponed": list(pruned.postponed)}
+        yield Statement(sql["record_prune"], {**did, **operator.params})
     return pruned
 
 

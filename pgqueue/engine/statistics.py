@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pgqueue.db.run import Batch, Rows, Statement, Steps
@@ -23,6 +23,20 @@ def find_statistics(sql: Mapping[str, str]) -> Steps[Statistics]:
     statements = (Statement(sql["count_by_index"]), Statement(sql["find_statistics"]))
     replies: list[Rows] = yield Batch(statements)
     return Statistics(*replies[1][0])
+
+
+TaskCounts = tuple[tuple[str, int], ...]
+"""Names of tasks, each with a number of jobs."""
+
+
+def find_unknown_tasks(sql: Mapping[str, str], queues: Sequence[str]) -> Steps[TaskCounts]:
+    """Tasks with due jobs in these queues (none: all) that no live worker knows; at most 20.
+
+    Of each queue and priority the first 1,000 due jobs are looked at.
+    """
+    look = Statement(sql["find_unknown_tasks"], {"queues": list(queues)})
+    replies: list[Rows] = yield Batch((Statement(sql["count_by_index"]), look))
+    return tuple((task, jobs) for task, jobs in replies[1])
 
 
 def find_rollout(sql: Mapping[str, str], seconds: float) -> Steps[bool]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -85,10 +85,16 @@ def _short_error(error: str) -> dict[str, Any]:
 
 def _stats(event: Any) -> Line:
     waiting = f"{event.queued}" if event.queued_is_exact else f"about {event.queued}"
+    unknown = f"; {_unknown(event.unknown_tasks)}" if event.unknown_tasks else ""
     return "info", (
         f"{event.completed} completed and {event.failed} failed in {event.seconds:.0f} s, "
-        f"{event.active} active, {waiting} queued, {event.schedules} schedules"
+        f"{event.active} active, {waiting} queued, {event.schedules} schedules{unknown}"
     )
+
+
+def _unknown(jobs: Sequence[tuple[str, int]]) -> str:
+    named = ", ".join(f"{task} ({count})" for task, count in jobs)
+    return f"due jobs wait for tasks that no live worker knows: {named}"
 
 
 def _ended(event: Any) -> Line:
@@ -137,6 +143,7 @@ _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
         else "old days of finished jobs wait for a reader to end its transaction",
     ),
     events.WorkerStats: _stats,
+    events.TasksUnknown: lambda event: ("warning", _unknown(event.jobs)),
     events.ConnectionLost: lambda _: ("warning", "database connection lost, reconnecting"),
     events.ConnectionRestored: lambda _: ("info", "database connection restored"),
     events.DutyFailed: lambda _: ("error", "a duty failed and is tried again at its next turn"),

@@ -113,3 +113,60 @@ alter table pgqueue.some_group detach partition pgqueue.some_partition finalize
 
 -- name: drop_day
 drop table pgqueue.some_partition
+
+-- What is kept of each group; without a row there, for ever.
+-- name: find_policies
+select state_groups.name, retention.keep, retention.keep_count
+from (values ('completed'), ('failed')) as state_groups (name)
+left join pgqueue.retention on retention.state_group = state_groups.name
+order by state_groups.name
+
+-- Who changes it is written down; the same again is no change.
+-- name: put_policy
+with
+  known as materialized (
+    select keep, keep_count
+    from pgqueue.retention
+    where state_group = %(state_group)s
+  ),
+  put as (
+    insert into pgqueue.retention as known (state_group, keep, keep_count)
+    values (%(state_group)s, %(keep)s, %(keep_count)s)
+    on conflict (state_group) do update
+    set keep = excluded.keep, keep_count = excluded.keep_count
+    where (known.keep, known.keep_count) is distinct from (excluded.keep, excluded.keep_count)
+    returning state_group, keep, keep_count
+  )
+insert into pgqueue.audit_log (who, source, action, target, details)
+select
+  %(who)s, %(source)s, 'retention', put.state_group || ' jobs',
+  jsonb_build_object(
+    'keep', put.keep,
+    'keep_count', put.keep_count,
+    'before', (select to_jsonb(known) from known)
+  )
+from put
+
+-- name: delete_policy
+with deleted as (
+  delete from pgqueue.retention
+  where state_group = %(state_group)s
+  returning state_group, keep, keep_count
+)
+insert into pgqueue.audit_log (who, source, action, target, details)
+select
+  %(who)s, %(source)s, 'retention', state_group || ' jobs',
+  jsonb_build_object(
+    'keep', null,
+    'keep_count', null,
+    'before', jsonb_build_object('keep', keep, 'keep_count', keep_count)
+  )
+from deleted
+
+-- What an operator's pass did; one that found nothing to do leaves no line.
+-- name: record_prune
+insert into pgqueue.audit_log (who, source, action, target, details)
+values (
+  %(who)s, %(source)s, 'prune', 'finished jobs',
+  jsonb_build_object('dropped', %(dropped)s::text[], 'postponed', %(postponed)s::text[])
+)

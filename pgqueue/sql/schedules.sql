@@ -30,17 +30,32 @@ order by next_run_at, id
 limit %(n)s
 for update skip locked
 
--- Seconds until the next schedule is due, and whether a window or a backfill waits for a tick.
+-- Seconds until the next schedule is due: the first by the index, or one that failed and is to be
+-- tried again. And whether a window or a backfill waits for a tick.
 -- name: seconds_to_next_schedule
 select
   extract(
-    epoch from min(greatest(next_run_at, coalesce(retry_at, next_run_at))) - pgqueue.clock()
+    epoch from least(
+      (
+        select next_run_at
+        from pgqueue.schedules
+        where enabled
+          and (retry_at is null or retry_at <= pgqueue.clock())
+          and (ends_at is null or next_run_at <= ends_at)
+        order by next_run_at
+        limit 1
+      ),
+      (
+        select min(greatest(retry_at, next_run_at))
+        from pgqueue.schedules
+        where enabled
+          and retry_at > pgqueue.clock()
+          and (ends_at is null or next_run_at <= ends_at)
+      )
+    ) - pgqueue.clock()
   )::double precision,
   exists (select from pgqueue.windows where held and backfill_id is null)
     or exists (select from pgqueue.backfills where finished_at is null)
-from pgqueue.schedules
-where enabled
-  and (ends_at is null or next_run_at <= ends_at)
 
 -- Moves schedules on after their windows were inserted.
 -- name: advance_schedules

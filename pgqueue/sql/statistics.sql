@@ -40,3 +40,57 @@ cross join (
   from pg_class
   where oid = 'pgqueue.jobs_claim'::regclass
 ) as estimated
+
+-- Tasks with due jobs that no live worker of their queue knows, the most first. As the view
+-- unknown_tasks, at a bounded cost: of each lane it looks at the first 1,000 due jobs.
+-- name: find_unknown_tasks
+with recursive
+  lanes as (
+    (
+      select queue, priority
+      from pgqueue.jobs
+      where state = 'queued'
+      order by queue, priority
+      limit 1
+    )
+    union all
+    select next_lane.queue, next_lane.priority
+    from lanes
+    cross join lateral (
+      select queue, priority
+      from pgqueue.jobs
+      where state = 'queued'
+        and (queue, priority) > (lanes.queue, lanes.priority)
+      order by queue, priority
+      limit 1
+    ) as next_lane
+  ),
+  due as (
+    select lanes.queue, first_due.task, count(*) as jobs
+    from lanes
+    cross join lateral (
+      select task
+      from pgqueue.jobs
+      where jobs.state = 'queued'
+        and jobs.queue = lanes.queue
+        and jobs.priority = lanes.priority
+        and jobs.run_at <= pgqueue.clock()
+      order by jobs.run_at, jobs.id
+      limit 1000
+    ) as first_due
+    where cardinality(%(queues)s::text[]) = 0
+      or lanes.queue = any(%(queues)s::text[])
+    group by lanes.queue, first_due.task
+  )
+select due.task, sum(due.jobs)::bigint as jobs
+from due
+where not exists (
+  select
+  from pgqueue.workers
+  where workers.heartbeat_at > pgqueue.clock() - interval '15 seconds'
+    and (cardinality(workers.queues) = 0 or due.queue = any(workers.queues))
+    and due.task = any(workers.tasks)
+)
+group by due.task
+order by jobs desc, due.task
+limit 20

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.rescue import InHand
@@ -18,6 +20,15 @@ LONGEST_HELD_WAIT = 1.0
 """Seconds until endings whose rows somebody else holds are tried again; doubled each time."""
 
 
+@dataclass(slots=True)
+class Tally:
+    """What a worker has done since it started."""
+
+    completed: int = 0
+    failed: int = 0
+    handed_back: int = 0
+
+
 class Hand:
     """Bookkeeping of one worker; changed on the event loop, read by the heart's thread."""
 
@@ -26,6 +37,16 @@ class Hand:
         self.running: dict[Try, ClaimedJob] = {}
         self.ended: list[Outcome] = []
         self.leases_in_flight: set[int] = set()
+        self.tally = Tally()
+        self.first_ended = 0.0
+        """When the oldest of `ended` was put there, in monotonic seconds."""
+        self.on_ended: Callable[[], None] = _nothing
+        """Called when something is to be written: wakes the writer."""
+        self.on_free: Callable[[], None] = _nothing
+        """Called when a slot has become free, or what ended is written: wakes the claim loop."""
+        self.windows: set[int] = set()
+        """Which of them are the jobs of windows, that others may wait for."""
+        self.on_window_ended: Callable[[], None] = _nothing
         self._writing: list[Outcome] = []
         self._held: list[Outcome] = []
         self._known_held: set[int] = set()
@@ -54,6 +75,13 @@ class Hand:
         """The jobs whose handlers have started. Safe from another thread: one atomic copy."""
         return [job_id for job_id, _ in self.running.copy()]
 
+    def end(self, outcome: Outcome) -> None:
+        """To be written by the writer, soon."""
+        if not self.ended:
+            self.first_ended = time.monotonic()
+        self.ended.append(outcome)
+        self.on_ended()
+
     def take_ended(self, most: int) -> list[Outcome]:
         """Outcomes to write now; `written` or `give_back` must follow."""
         self._writing, self.ended = self.ended[:most], self.ended[most:]
@@ -61,6 +89,12 @@ class Hand:
 
     def written(self) -> None:
         self._writing = []
+
+    def let_followers_go(self, written: Iterable[int]) -> None:
+        """The ends of these jobs are in the database: windows may wait for them."""
+        if self.windows and (ended := self.windows.intersection(written)):
+            self.windows -= ended
+            self.on_window_ended()
 
     def hold(
         self, tried: Iterable[Outcome], held: Sequence[Outcome], now: float
@@ -94,3 +128,6 @@ class Hand:
         """They were not written, or nobody knows: keep them and try again."""
         self.ended = [*outcomes, *self.ended]
         self._writing = []
+
+
+def _nothing() -> None: ...

@@ -24,9 +24,9 @@ CHEAP_PER_JOB = 0.0002
 """Seconds up to which a claim from the start of the lanes counts as cheap, and what each claimed
 job may add."""
 
-SWEEP_SHARE = 20
+SWEEP_SHARE = 100
 SWEEP_AT_MOST = 10.0
-"""A sweep comes after 20 times its own cost, so it takes 5 % of the time, but within 10 s. What a
+"""A sweep comes after 100 times its own cost, so it takes 1 % of the time, but within 10 s. What a
 bound hides is found after at most as many sweeps as there are lanes."""
 
 
@@ -42,6 +42,7 @@ class LaneBook:
         self._claims = 0
         self._sweeps = 0
         self._cheap = True
+        self._has_backlog = False
         self._next_sweep = 0.0
 
     def found(self, lanes: Iterable[tuple[str, int]]) -> None:
@@ -53,7 +54,12 @@ class LaneBook:
 
     def is_sweep_due(self, now: float) -> bool:
         """Whether the next claim goes from the start of the lanes, `now` in monotonic seconds."""
-        return self._cheap or now >= self._next_sweep
+        return not self._uses_bounds or now >= self._next_sweep
+
+    @property
+    def _uses_bounds(self) -> bool:
+        # With a backlog nobody waits for what lies below, and dead entries pile up fastest.
+        return self._has_backlog or not self._cheap
 
     def order(self, *, sweep: bool) -> list[Lane]:
         """The lanes for the next claim: high priorities first, those of one priority rotated."""
@@ -73,7 +79,7 @@ class LaneBook:
         """The lane that goes first out of turn, if any."""
         if not lanes:
             return None
-        if sweep and not self._cheap:
+        if sweep and self._uses_bounds:
             # Rare and often cut short by a full lane: led by each lane in turn, or what lies below
             # the bound of a low one would wait for ever.
             self._sweeps += 1
@@ -82,8 +88,12 @@ class LaneBook:
             return lanes[(self._claims // PROMOTE_EVERY) % len(lanes)]
         return None
 
-    def saw(self, claimed: Claimed, *, sweep: bool, seconds: float, now: float) -> None:
+    def saw(
+        self, claimed: Claimed, *, sweep: bool, seconds: float, now: float, full: bool = False
+    ) -> None:
         """Learn from a claim: move the bounds, and decide when to sweep again.
+
+        It was `full` when it took as many as were asked for: then there are more.
 
         A sweep sets a lane's bound to the last row it returned, even downwards, so that what it
         found is drained at full speed. A claim that locked more than it got met edited rows: their
@@ -92,6 +102,7 @@ class LaneBook:
         self._cheap = (self._cheap or sweep) and (
             seconds <= CHEAP + CHEAP_PER_JOB * len(claimed.jobs)
         )
+        self._has_backlog = full
         if sweep:
             wait = min(SWEEP_AT_MOST, SWEEP_SHARE * seconds)
             # A random phase, so that the workers of a fleet do not sweep at one instant.

@@ -18,9 +18,6 @@ from pgqueue.engine.notify import SCHEDULES
 from pgqueue.errors import PgQueueError
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT
 
-LISTENING_REST = 5.0
-"""Seconds until the next look of a worker that listens; without hints, the poll interval."""
-
 POOLED_WAIT = 60.0
 """Seconds until the next try where the connection was a pooler's."""
 

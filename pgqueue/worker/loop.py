@@ -1,7 +1,6 @@
-"""Claims jobs, starts them, writes how they ended: one round trip for as much of it as is due.
+"""Claims jobs and starts them; worker/writer.py writes how they ended, on a connection of its own.
 
-Endings and the next claim travel in one transaction. The claim is never cancelled: a reply that is
-thrown away leaves jobs `running` for nobody.
+The claim is never cancelled: a reply that is thrown away leaves jobs `running` for nobody.
 """
 
 from __future__ import annotations
@@ -9,34 +8,31 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from pgqueue.db.run import Rows, Statement, Steps
-from pgqueue.engine.cancel import find_cancel_marks
-from pgqueue.engine.claim import Claimed, find_lanes
-from pgqueue.engine.finish import Written
-from pgqueue.events import DutyFailed, EndingsHeldUp, JobsClaimed, LeasesLost, emit, is_wanted
-from pgqueue.job import Ended, Outcome, State
-from pgqueue.worker.exchange import Exchange, Order
+from pgqueue.db.run import Batch, Rows, Statement, Steps
+from pgqueue.engine.claim import (
+    NO_SEQSCAN,
+    Claimed,
+    claim_jobs,
+    claimed_of_rows,
+    find_lanes,
+    new_lease,
+)
+from pgqueue.engine.notify import LISTENING_REST
+from pgqueue.events import DutyFailed, JobsClaimed, emit, is_wanted
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
-from pgqueue.worker.listener import LISTENING_REST
-from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.pace import Pace
-from pgqueue.worker.runner import Runner, Settled
+from pgqueue.worker.runner import Runner
 from pgqueue.worker.slots import Slots, handed_back
 
 WINDOW_KEY = "schedule:"
 """What the unique keys of windows' jobs begin with."""
 BATCH = 500
-"""Most outcomes written, and most jobs claimed, in one round."""
-
-FLUSH_COUNT = 250
-FLUSH_AFTER = 0.005
-"""Where jobs end by the thousand, endings are gathered, up to so many or for so many seconds: a
-round for each would cost more than the jobs."""
+"""Most jobs claimed in one round."""
 
 FIRST_REST = 0.01
 """Seconds until the next look for work after one that found none, doubled each time up to the poll
@@ -45,8 +41,8 @@ interval, or LISTENING_REST while hints get through."""
 KEEP_WAITING = 1.0
 """Seconds after which claimed jobs that found no free slot are given back to the fleet."""
 
-ATTEND_EVERY = 0.4
-"""Seconds between looks after running jobs: their notes are written, cancel marks are seen."""
+# A lost claim is only a job that runs later; what has ended is always durable.
+_ASYNC_COMMIT = Statement("set local synchronous_commit = off")
 
 
 class ClaimLoop:
@@ -58,8 +54,9 @@ class ClaimLoop:
         sql: Mapping[str, str],
         link: Link,
         runner: Runner,
-        notepad: Notepad,
+        slots: Slots,
         hand: Hand,
+        pace: Pace,
         lanes: LaneBook,
         tasks: Sequence[str],
         worker_id: Callable[[], int],
@@ -67,41 +64,33 @@ class ClaimLoop:
         poll_interval: float,
         is_listening: Callable[[], bool],
         on_lost_reply: Callable[[], None],
-        on_window_ended: Callable[[], None],
     ) -> None:
         self._sql = sql
         self._link = link
         self._runner = runner
-        self._notepad = notepad
+        self._slots = slots
         self._hand = hand
+        self._pace = pace
+        self._tasks = tasks
         self._lanes = lanes
         self._worker_id = worker_id
-        self._exchange = Exchange(sql, link, hand, tasks, worker_id)
         self._concurrency = concurrency
         self._poll_interval = poll_interval
         self._is_listening = is_listening
         self._on_lost_reply = on_lost_reply
-        self._on_window_ended = on_window_ended
-        self._windows: set[int] = set()
         self._wake = asyncio.Event()
-        self._slots = Slots(runner, hand, concurrency, self._on_ended)
-        self._first_ended = 0.0
+        hand.on_free = self._wake.set
         self._claiming = True
         self._held_off = False
         self._has_more = False
         self._next_poll = 0.0
         self._rest = FIRST_REST
-        self._next_attend = 0.0
-        self._pace = Pace(concurrency, time.monotonic())
         self.took_at = 0.0
         """When a claim brought jobs last, on the monotonic clock."""
         self._found_nothing = False
         self._reconciled = 0
         self.lost_replies = 0
         """How often it is unknown what a claim took; see `reconciled`."""
-        self.completed = 0
-        self.failed = 0
-        self.handed_back = 0
         self.idle = asyncio.Event()
         """Set whenever a look from the start of all lanes found nothing and nothing is in hand."""
 
@@ -165,17 +154,13 @@ class ClaimLoop:
         self._on_lost_reply()
 
     async def _wait(self) -> None:
-        if self._is_flush_due(time.monotonic()) or self._wants() > 0:
+        if self._wants() > 0:
             # One turn of the event loop, so that handlers get theirs between two full rounds.
             await asyncio.sleep(0)
             return
-        due = [self._next_poll] if self._may_claim() else []
-        due += [self._next_attend] if self._hand.running else []
-        due += [self._hand.held_until] if self._hand.held_until is not None else []
-        due += [self._first_ended + FLUSH_AFTER] if self._hand.ended else []
-        timeout = max(0.0, min(due) - time.monotonic()) if due else None
+        wait = max(0.0, self._next_poll - time.monotonic()) if self._may_claim() else None
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
+            await asyncio.wait_for(self._wake.wait(), wait)
         self._wake.clear()
 
     async def _round(self) -> None:
@@ -183,44 +168,43 @@ class ClaimLoop:
         # What was in hand before the look may have enqueued more than the look could see.
         was_empty = self._hand.is_empty
         self._found_nothing = False
-        self._hand.release(now)
         if self._hand.waiting and now - self.took_at > KEEP_WAITING:
             self._give_up_waiting()
             # It promised slots that did not come: what is given back would be fetched again.
-            self._pace = Pace(self._concurrency, now)
-        if self._hand.running and now >= self._next_attend:
-            await self._attend(now)
+            self._pace.forget(now)
         if self._may_claim() and now >= self._next_poll:
             await self._look_for_lanes(now)
-        room = self._wants()
-        if room > 0 or self._is_flush_due(now):
-            await self._write_and_claim(min(room, BATCH))
+        if (room := self._wants()) > 0:
+            await self._claim(min(room, BATCH))
         if was_empty and self._found_nothing and self._reconciled == self.lost_replies:
             self.idle.set()
         elif not was_empty and self._hand.is_empty:
             self._next_poll = 0.0
 
-    async def _write_and_claim(self, room: int) -> None:
+    async def _claim(self, room: int) -> None:
         began = time.monotonic()
         sweep = self._lanes.is_sweep_due(began)
-        lanes = self._lanes.order(sweep=sweep) if room > 0 else []
-        order = Order(lanes, room, suspects=not self._hand.holds_suspect())
-        outcomes = self._hand.take_ended(BATCH)
-        # The notes of an ended job have to be there before its row goes.
-        notes = self._notepad.take() if outcomes and self._notepad else []
+        lease = new_lease()
+        claim = claim_jobs(
+            self._sql,
+            self._lanes.order(sweep=sweep),
+            self._tasks,
+            worker_id=self._worker_id(),
+            lease=lease,
+            limit=room,
+            suspects=not self._hand.holds_suspect(),
+        )
+        self._hand.leases_in_flight.add(lease)
         try:
-            claimed, written = await self._exchange.write_and_claim(outcomes, notes, order)
-        except BaseException:
-            self._hand.give_back(outcomes)
-            self._notepad.give_back(notes)
-            raise
-        self._hand.written()
-        self._keep_held(outcomes, written)
-        self._count(outcomes, written)
-        if not lanes:
-            return
+            *_, rows = await self._link.execute(_batch(NO_SEQSCAN, _ASYNC_COMMIT, claim))
+        finally:
+            # No turn of the event loop until the jobs are in hand, or they would count as strays.
+            self._hand.leases_in_flight.discard(lease)
+        claimed = claimed_of_rows(lease, rows)
         ended = time.monotonic()
-        self._lanes.saw(claimed, sweep=sweep, seconds=ended - began, now=ended)
+        self._lanes.saw(
+            claimed, sweep=sweep, full=claimed.locked >= room, seconds=ended - began, now=ended
+        )
         self._has_more = claimed.locked > 0
         self._found_nothing = sweep and not claimed.locked
         if claimed.locked:
@@ -228,28 +212,6 @@ class ClaimLoop:
         else:
             self._next_poll = min(self._next_poll, ended + self._next_rest())
         self._take(claimed)
-
-    async def _attend(self, now: float) -> None:
-        """Write what running handlers have said, and stop those that somebody wants stopped."""
-        self._next_attend = now + ATTEND_EVERY
-        running = list(self._hand.running.values())
-        marks = await self._link.execute(_one(find_cancel_marks(self._sql, running)))
-        marked = {job_id for (job_id,) in marks}
-        for job in running:
-            if job.id in marked:
-                self._slots.cancel((job.id, job.lease))
-        if notes := self._notepad.take():
-            try:
-                _, written = await self._exchange.write_and_claim((), notes, Order())
-            except BaseException:
-                self._notepad.give_back(notes)
-                raise
-            self._notepad.give_back(written.held_notes)
-
-    def _keep_held(self, outcomes: Sequence[Outcome], written: Written) -> None:
-        self._notepad.give_back(written.held_notes)
-        if new := self._hand.hold(outcomes, written.held, time.monotonic()):
-            emit(EndingsHeldUp(self._worker_id(), new))
 
     async def _look_for_lanes(self, now: float) -> None:
         found = await self._link.execute(find_lanes(self._sql))
@@ -277,17 +239,6 @@ class ClaimLoop:
     def _may_claim(self) -> bool:
         return self._claiming and not self._held_off
 
-    def _is_flush_due(self, now: float) -> bool:
-        hand = self._hand
-        if not hand.ended:
-            return False
-        return (
-            len(hand.ended) >= FLUSH_COUNT
-            or not (hand.running or hand.waiting)
-            or now - self._first_ended >= FLUSH_AFTER
-            or not self._pace.is_fast()
-        )
-
     def _wants(self) -> int:
         """How many jobs to claim now. With work in hand only a large order is worth a round."""
         if not (self._may_claim() and self._has_more):
@@ -310,52 +261,20 @@ class ClaimLoop:
         first_suspect = next((job for job in order if job.suspect), None)
         for job in order:
             if job.suspect and job is not first_suspect:
-                self._hand.ended.append(handed_back(job))
+                self._hand.end(handed_back(job))
             else:
                 self._hand.waiting.append(job)
             if job.unique_key is not None and job.unique_key.startswith(WINDOW_KEY):
-                self._windows.add(job.id)
+                self._hand.windows.add(job.id)
         if not self._may_claim():
             self._give_up_waiting()
         self._slots.fill()
 
-    def _on_ended(self, settled: Settled | None, seconds: float, now: float) -> None:
-        self._pace.count(seconds, now)
-        if settled is not None and settled.written:
-            self.completed += 1
-            self._let_followers_go({settled.outcome.job_id})
-        elif settled is not None:
-            if not self._hand.ended:
-                self._first_ended = now
-            self._hand.ended.append(settled.outcome)
-        self._wake.set()
-
     def _give_up_waiting(self) -> None:
         while self._hand.waiting:
-            self._hand.ended.append(handed_back(self._hand.waiting.popleft()))
-
-    def _let_followers_go(self, job_ids: Collection[int]) -> None:
-        if ended := self._windows.intersection(job_ids):
-            self._windows -= ended
-            self._on_window_ended()
-
-    def _count(self, outcomes: Sequence[Outcome], written: Written) -> None:
-        if self._windows:
-            self._let_followers_go(written.applied)
-        for outcome in outcomes:
-            if outcome.job_id not in written.applied:
-                continue
-            if not isinstance(outcome, Ended):
-                self.handed_back += outcome.uncounted
-            elif outcome.state is State.COMPLETED:
-                self.completed += 1
-            elif outcome.state is State.FAILED:
-                self.failed += 1
-        if written.lost:
-            ids = tuple(outcome.job_id for outcome in written.lost)
-            emit(LeasesLost(self._worker_id(), ids))
+            self._hand.end(handed_back(self._hand.waiting.popleft()))
 
 
-def _one(statement: Statement) -> Steps[Rows]:
-    rows: Rows = yield statement
-    return rows
+def _batch(*statements: Statement) -> Steps[list[Rows]]:
+    replies: list[Rows] = yield Batch(statements)
+    return replies

@@ -26,6 +26,10 @@ class Pace:
 
     def __init__(self, concurrency: int, now: float) -> None:
         self._concurrency = concurrency
+        self.forget(now)
+
+    def forget(self, now: float) -> None:
+        """Begin again: what was learned was wrong."""
         self._mean: float | None = None
         self._per_second = 0.0
         self._since = now

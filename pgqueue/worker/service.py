@@ -8,10 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from random import random
 
 from pgqueue.db.pools import Pools, connect
 from pgqueue.db.run import Rows, Statement, Steps, run
@@ -30,20 +27,14 @@ from pgqueue.settings import Settings, described_target
 from pgqueue.tasks.isolation import refuse_in_a_child_that_starts
 from pgqueue.tasks.registry import Registry
 from pgqueue.worker.chores import HOLD, Chores, worker_chores
-from pgqueue.worker.endings import Endings
-from pgqueue.worker.hand import Hand
+from pgqueue.worker.conveyor import Conveyor
 from pgqueue.worker.health import HealthServer
 from pgqueue.worker.heart import GAP_BEATS, Heart
-from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.listener import Listener
-from pgqueue.worker.loop import ClaimLoop
-from pgqueue.worker.notepad import Notepad
-from pgqueue.worker.processes import Processes
-from pgqueue.worker.rollout import Rollout
-from pgqueue.worker.runner import Runner
+from pgqueue.worker.options import WorkerOptions
 from pgqueue.worker.shutdown import on_signals
-from pgqueue.worker.statistics import Done, StatsLine
+from pgqueue.worker.statistics import Done, StatsLine, tell_unknown_tasks
 from pgqueue.worker.strays import Strays
 from pgqueue.worker.ticker import Ticker
 from pgqueue.worker.upkeep import Duty, Upkeep
@@ -54,19 +45,6 @@ PARTITIONS_EVERY = 3600.0
 WATCH_EVERY = 0.5
 CANCEL_GRACE = 5.0
 """Seconds that cancelled handlers get to wind up before the process leaves without them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOptions:
-    """What one worker may differ in; None takes the setting."""
-
-    queues: tuple[str, ...] = ()
-    concurrency: int | None = None
-    shutdown_timeout: float | None = None
-    burst: bool = False
-    version: str = ""
-    health_host: str = "127.0.0.1"
-    health_port: int | None = None
 
 
 class Worker:
@@ -94,31 +72,31 @@ class Worker:
         self._ticks = ticks
         self._concurrency = options.concurrency or settings.concurrency
         self._id = 0
-        self._hand = Hand()
         self._pools = pools
-        self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="pgqueue-job")
-        self._notepad = Notepad()
-        self._processes = Processes(conninfo, settings.schema_name, self._notepad)
-        self._runner = Runner(
+        self._conveyor = Conveyor(
             tasks=tasks,
+            settings=settings,
             pools=pools,
             sql=sql,
-            threads=self._threads,
-            notepad=self._notepad,
-            processes=self._processes,
-            endings=Endings(redact, Rollout(sql, pools).is_on),
-            on_no_partition=lambda: self._upkeep.hurry("partitions"),
+            conninfo=conninfo,
+            redact=redact,
+            queues=options.queues,
+            concurrency=self._concurrency,
+            worker_id=self.worker_id,
+            is_listening=lambda: self._listener.is_listening,
+            hurry=self._hurry,
         )
-        self._claim_link = Link("claims", conninfo)
+        self._hand = self._conveyor.hand
+        self._hand.on_window_ended = lambda: self._hurry("windows")
+        self._claims = self._conveyor.claims
         self._upkeep_link = Link("upkeep", conninfo)
         self._health: HealthServer | None = None
-        self._claims = self._new_claim_loop()
         self._listener = Listener(
             settings.channel,
             options.queues,
             conninfo,
             wake=self._claims.wake,
-            wake_scheduler=lambda: self._upkeep.hurry("tick"),
+            wake_scheduler=lambda: self._hurry("tick"),
         )
         self._ticker = Ticker(sql, self._upkeep_link, settings, self._listener, self._claims.wake)
         self._loop_seen = time.monotonic()
@@ -127,7 +105,7 @@ class Worker:
     @property
     def has_lingering_threads(self) -> bool:
         """Whether threads still run that could not be stopped; only leaving the process does."""
-        return bool(self._runner.lingering)
+        return bool(self._conveyor.runner.lingering)
 
     # -- life ------------------------------------------------------------------
 
@@ -175,7 +153,7 @@ class Worker:
         if self._stopping:
             return
         self._stopping = reason
-        self._processes.stopping = True
+        self._conveyor.processes.stopping = True
         emit(WorkerStopping(self._id, reason, len(self._hand.running)))
         self._claims.stop_claiming()
 
@@ -183,6 +161,7 @@ class Worker:
         upkeep = asyncio.create_task(self._upkeep.run(), name="upkeep")
         background = [asyncio.create_task(self._watch_loop(), name="loop-watch")]
         background.append(asyncio.create_task(self._listener.run(), name="listener"))
+        background.append(asyncio.create_task(self._conveyor.writer.run(), name="writer"))
         if self._options.burst:
             background.append(asyncio.create_task(self._stop_when_idle(), name="burst"))
         claims = asyncio.create_task(self._claims.run(), name="claims")
@@ -232,13 +211,15 @@ class Worker:
         for task in self._tasks:
             _ = task.signature  # raises ConfigError now, not at the first job
             if task.isolation == "process":
-                self._processes.check(task)
+                self._conveyor.processes.check(task)
 
     def _enter(self) -> None:
         with connect(self._conninfo()) as connection:
             check_version(connection, self._settings.schema_name)
             run(connection, put_declared(self._sql, self._schedules, self._tasks.names()))
             self._id = run(connection, self._registration())
+            if not self._options.burst:
+                run(connection, tell_unknown_tasks(self._sql, self._id, self._options.queues))
 
     def _registration(self) -> Steps[int]:
         return register_worker(
@@ -265,41 +246,28 @@ class Worker:
 
     async def _leave(self) -> None:
         await asyncio.to_thread(self._heart.stop)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        await self._processes.close()
+        await self._conveyor.close()
         # Where the database is away, others forget this worker when its heartbeat is old.
         with suppress(TimeoutError, LinkDown):
             async with asyncio.timeout(CANCEL_GRACE):
+                if self._options.burst:
+                    told = tell_unknown_tasks(self._sql, self._id, self._options.queues)
+                    await self._upkeep_link.execute(told)
                 await self._upkeep_link.execute(forget_worker(self._sql, self._id))
-                if self._claims.handed_back:
+                if self._hand.tally.handed_back:
                     await self._upkeep_link.execute(ring(self._sql, self._settings.channel, ""))
-        await self._claim_link.close()
         await self._upkeep_link.close()
         await self._pools.aclose()
-        claims = self._claims
-        emit(WorkerStopped(self._id, claims.completed, claims.failed, claims.handed_back))
+        done = self._hand.tally
+        emit(WorkerStopped(self._id, done.completed, done.failed, done.handed_back))
 
-    def _new_claim_loop(self) -> ClaimLoop:
-        return ClaimLoop(
-            sql=self._sql,
-            link=self._claim_link,
-            runner=self._runner,
-            notepad=self._notepad,
-            hand=self._hand,
-            lanes=LaneBook(self._options.queues, random),
-            tasks=self._tasks.names(),
-            worker_id=self.worker_id,
-            concurrency=self._concurrency,
-            poll_interval=self._settings.poll_interval,
-            is_listening=lambda: self._listener.is_listening,
-            on_lost_reply=lambda: self._upkeep.hurry("strays"),
-            on_window_ended=lambda: self._upkeep.hurry("windows"),
-        )
+    def _hurry(self, duty: str) -> None:
+        self._upkeep.hurry(duty)
 
     # -- duties ------------------------------------------------------------------
 
     def _duties(self) -> list[Duty]:
-        settings = self._settings
+        settings, queues = self._settings, self._options.queues
         strays = Strays(self._sql, self._upkeep_link, self.worker_id, self._hand, self._claims)
         duties = [
             Duty("chores", settings.beat_every, self._chores.turn),
@@ -311,7 +279,7 @@ class Worker:
         if self._ticks:
             duties.append(Duty("tick", settings.poll_interval, self._ticker.turn))
         if every := settings.stats_interval:
-            line = StatsLine(self._sql, self._upkeep_link, self.worker_id, self._done)
+            line = StatsLine(self._sql, self._upkeep_link, self.worker_id, self._done, queues)
             duties.append(Duty("statistics", every, line.tell, due=time.monotonic() + every))
         return duties
 
@@ -341,8 +309,8 @@ class Worker:
         await self._upkeep_link.execute(_one(Statement(self._sql["make_partitions"])))
 
     def _done(self) -> Done:
-        claims = self._claims
-        return Done(claims.completed, claims.failed, claims.handed_back, len(self._hand.running))
+        tally = self._hand.tally
+        return Done(tally.completed, tally.failed, tally.handed_back, len(self._hand.running))
 
     # -- Body: what the heart asks and tells, from its thread ------------------------
 

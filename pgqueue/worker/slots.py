@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable
 
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.events import DutyFailed, emit
 from pgqueue.job import Requeued
 from pgqueue.worker.hand import Hand, Try
+from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner, Settled
 
 TURN = 0.002
@@ -18,8 +18,7 @@ TURN = 0.002
 
 
 class Slots:
-    """Takes from `hand.waiting` and tells `on_ended` how each try settled, how many seconds it took
-    and when it ended (monotonic).
+    """Takes from `hand.waiting`, gives to `hand.ended` how each try settled.
 
     A slot is a task that lives as long as jobs wait: a task for each would cost more than a short
     job does.
@@ -29,13 +28,13 @@ class Slots:
         self,
         runner: Runner,
         hand: Hand,
+        pace: Pace,
         concurrency: int,
-        on_ended: Callable[[Settled | None, float, float], None],
     ) -> None:
         self._runner = runner
         self._hand = hand
+        self._pace = pace
         self._concurrency = concurrency
-        self._on_ended = on_ended
         self._slots: set[asyncio.Task[None]] = set()
         self._by_try: dict[Try, asyncio.Task[None]] = {}
         self._turn_ends = 0.0
@@ -73,13 +72,24 @@ class Slots:
             now = time.monotonic()
             del self._hand.running[key]
             del self._by_try[key]
-            self._on_ended(settled, now - began, now)
+            self._pace.count(now - began, now)
+            self._keep(settled)
+            self._hand.on_free()
             # What a handler left behind is not for the next one: neither a context variable nor
             # a cancellation that has not arrived yet.
             if me.cancelling() or contextvars.copy_context() != context:
                 return
             if now >= self._turn_ends:
                 await self._next_turn()
+
+    def _keep(self, settled: Settled | None) -> None:
+        if settled is None:
+            return
+        if settled.written:
+            self._hand.tally.completed += 1
+            self._hand.let_followers_go((settled.outcome.job_id,))
+        else:
+            self._hand.end(settled.outcome)
 
     def _next(self) -> ClaimedJob | None:
         if not (self._hand.waiting and self.has_free()):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pgqueue.engine.statistics import find_statistics
-from pgqueue.events import WorkerStats, emit
+from pgqueue.db.run import Steps
+from pgqueue.engine.statistics import find_statistics, find_unknown_tasks
+from pgqueue.events import TasksUnknown, WorkerStats, emit
 from pgqueue.worker.link import Link
 
 
@@ -30,8 +31,10 @@ class StatsLine:
         link: Link,
         worker_id: Callable[[], int],
         done: Callable[[], Done],
+        queues: Sequence[str],
     ) -> None:
         self._sql = sql
+        self._queues = queues
         self._link = link
         self._worker_id = worker_id
         self._done = done
@@ -40,6 +43,7 @@ class StatsLine:
 
     async def tell(self) -> None:
         waiting = await self._link.execute(find_statistics(self._sql))
+        unknown = await self._link.execute(find_unknown_tasks(self._sql, self._queues))
         before, before_at = self._told, self._told_at
         done = self._told = self._done()
         self._told_at = time.monotonic()
@@ -55,5 +59,14 @@ class StatsLine:
                 queued_is_exact=waiting.queued_is_exact,
                 schedules=waiting.schedules,
                 next_runs=tuple(waiting.next_runs),
+                unknown_tasks=unknown,
             )
         )
+
+
+def tell_unknown_tasks(
+    sql: Mapping[str, str], worker_id: int, queues: Sequence[str]
+) -> Steps[None]:
+    """Emits TasksUnknown if there are any in these queues; none are all."""
+    if jobs := (yield from find_unknown_tasks(sql, queues)):
+        emit(TasksUnknown(worker_id, jobs))

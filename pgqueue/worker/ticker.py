@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from pgqueue.db.run import Steps
-from pgqueue.engine.notify import ring
+from pgqueue.engine.notify import LISTENING_REST, ring
 from pgqueue.schedule.release import let_go
-from pgqueue.schedule.tick import seconds_to_next, tick
+from pgqueue.schedule.tick import look_ahead, tick
 from pgqueue.settings import Settings
 from pgqueue.worker.link import Link
-from pgqueue.worker.listener import LISTENING_REST, Listener
+from pgqueue.worker.listener import Listener
 from pgqueue.worker.loop import ClaimLoop
 
 SHORTEST_REST = 0.05
@@ -37,7 +37,7 @@ class Ticker:
         self._looking = asyncio.Lock()
 
     async def turn(self) -> float:
-        wait, is_held = await self._link.execute(seconds_to_next(self._sql))
+        wait, is_held = await self._link.execute(look_ahead(self._sql))
         is_due = wait is not None and wait <= 0
         if not is_due and not is_held:
             # A schedule may be added or changed meanwhile: with hints on, one tells.

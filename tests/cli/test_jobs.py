@@ -49,6 +49,22 @@ def audit(database: str) -> list[Any]:
         ).fetchall()
 
 
+def test_enqueue_takes_what_python_takes(
+    add: Callable[..., int], document: Callable[..., Any], pgq_command: Run
+) -> None:
+    key = ("--unique-key", "once", "--unique-for", "3600")
+    first = add(*key, "--expires-at", "2090-01-31T08:00:00+01:00", "--timeout", "2.5")
+    row = document("jobs", "show", str(first))
+    assert row["expires_at"] == "2090-01-31T07:00:00+00:00"
+    assert row["timeout"] == 2.5
+
+    assert add(*key) == first
+    assert add(*key, "--unique-mode", "replace") == first
+    said = pgq_command("enqueue", "add", '{"a": 1}', *key, "--unique-mode", "raise")
+    assert (said.code, said.out) == (1, "")
+    assert f"unique key 'once' is taken by job {first}" in said.err
+
+
 def test_list_is_an_array_of_objects_with_the_sql_column_names(
     add: Callable[..., int], document: Callable[..., Any], database: str
 ) -> None:

@@ -90,7 +90,7 @@ WRONG = {
     "a reason of a book's length": (
         ("queues", "pause", "email", "--reason", "x" * 1001),
         2,
-        "the reason is not valid: 1000 characters",
+        "the reason is not valid: text of at most 1000 characters",
     ),
 }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from pgqueue import ConfigError, Operator, PgQueue
+from pgqueue.engine.keeping import Policy
 from pgqueue.engine.operate import this_user
 from proving import rows, value
 
@@ -52,6 +55,44 @@ def test_a_quota_that_is_not_valid_is_refused(
 ) -> None:
     with pytest.raises(ConfigError) as refused:
         pgq.set_quota(tenant, quota)
+    assert message in str(refused.value)
+    assert value(database, "select count(*) from pgqueue.audit_log") == 0
+
+
+async def test_what_is_kept_is_set_from_code_and_recorded(pgq: PgQueue, database: str) -> None:
+    assert await pgq.aset_retention("completed", keep_count=5, by=EVA) == Policy(
+        "completed", timedelta(days=7), 5
+    )
+    assert await asyncio.to_thread(pgq.set_retention, "failed", keep=None) == Policy(
+        "failed", None, None
+    )
+    assert await pgq.alist_retention() == await asyncio.to_thread(pgq.list_retention)
+    await pgq.pools.aclose()
+    found = [(who, action, target) for who, _, action, target, _ in rows(database, AUDIT)]
+    assert found == [
+        ("eva", "retention", "completed jobs"),
+        (this_user().who, "retention", "failed jobs"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "given", "message"),
+    [
+        ("all", {"keep": timedelta(days=1)}, "state group 'all' is not valid: completed, failed"),
+        ("failed", {}, "say what to keep: keep, keep_count, or both"),
+        ("failed", {"keep": 7}, "keep 7 is not valid: 1 hour or more, 100 years at most"),
+        ("failed", {"keep": timedelta(days=99_999)}, "is not valid: 1 hour or more"),
+        ("failed", {"keep_count": -1}, "keep_count -1 is not valid: a whole number from 0"),
+        ("failed", {"keep_count": 2.5}, "keep_count 2.5 is not valid: a whole number from 0"),
+        ("failed", {"keep": None, "keep_count": 5}, "failed jobs are kept for ever: give keep"),
+        ("failed", {"keep_count": 5, "by": "eva"}, "by='eva' is not valid: use Operator('eva')"),
+    ],
+)
+def test_a_policy_that_is_not_valid_is_refused(
+    pgq: PgQueue, database: str, group: str, given: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        pgq.set_retention(group, **given)
     assert message in str(refused.value)
     assert value(database, "select count(*) from pgqueue.audit_log") == 0
 

@@ -146,3 +146,14 @@ def test_when_claims_are_dear_each_lane_leads_one_of_as_many_sweeps_as_there_are
         led.append((first.queue, first.priority))
         _make_dear(book)
     assert sorted(led) == sorted(lanes)
+
+
+def test_a_backlog_is_claimed_from_the_bound_on_and_swept_now_and_then() -> None:
+    book = _book([("a", 5)])
+    assert book.is_sweep_due(0.0)
+    book.saw(_claimed(_job(1, 1.0), _job(2, 2.0)), sweep=True, seconds=0.001, now=0.0, full=True)
+    assert not book.is_sweep_due(0.05)
+    assert book.order(sweep=False)[0].bound == (T0 + timedelta(seconds=2), 2)
+    assert book.is_sweep_due(SWEEP_SHARE * 0.001)
+    book.saw(_claimed(_job(3, 3.0)), sweep=False, seconds=0.001, now=0.06, full=False)
+    assert book.is_sweep_due(0.06), "without a backlog, and cheap, every claim goes from the start"

@@ -182,6 +182,30 @@ def test_what_a_worker_holds_is_found_by_the_index_of_running_jobs(
     assert _indexes(nodes) - {"workers_pkey"} == {"jobs_running"}
 
 
+LOOKUPS: dict[str, dict[str, Any]] = {
+    "find_leases": {},
+    "find_cancel_marks": {},
+    "lock_lease": {},
+    "find_live_state": {},
+    "write_progress": {"percents": [1.0] * 20, "messages": ["half"] * 20},
+    "write_logs": {"ages": [0.0] * 20, "levels": ["info"] * 20, "messages": ["line"] * 20},
+}
+
+
+@pytest.mark.parametrize("name", list(LOOKUPS))
+@pytest.mark.parametrize("as_worker", [True, False])
+def test_what_a_worker_looks_up_by_id_is_found_by_the_primary_key(
+    pgq: PgQueue, stale: psycopg.Connection[Any], name: str, *, as_worker: bool
+) -> None:
+    held = _running(stale)[:20]
+    ids, leases = [job_id for job_id, _ in held], [lease for _, lease in held]
+    params = {"ids": ids, "leases": leases, "id": ids[0], "lease": leases[0], **LOOKUPS[name]}
+    nodes = _plan(stale, pgq.sql[name], params, as_worker=as_worker)
+
+    _no_seq_scan_of_jobs(nodes)
+    assert _indexes(nodes) == {"jobs_pkey"}
+
+
 def test_due_schedules_are_found_by_their_index(pgq: PgQueue) -> None:
     with pgq.connection() as connection:
         connection.execute("analyze pgqueue.schedules")

@@ -126,28 +126,15 @@ def test_figures_of_tasks_cover_the_last_day(
     assert pgq.stats()["tasks"] == []
 
 
-@pytest.mark.parametrize(
-    "view",
-    [
-        "queue_stats",
-        "task_stats",
-        "stuck_jobs",
-        "dead_letters",
-        "unknown_tasks",
-        "worker_status",
-        "window_status",
-        "backfill_status",
-        "schedule_health",
-    ],
-)
-def test_every_column_of_a_view_is_explained_in_its_order(database: str, view: str) -> None:
+def test_every_column_of_every_view_is_explained_in_its_order(database: str) -> None:
     page = (Path(__file__).parents[2] / "docs" / "views.md").read_text(encoding="utf-8")
-    section = page.split(f"## {view}\n")[1].split("\n## ")[0]
-
-    explained = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-
+    explained = {
+        section.partition("\n")[0]: re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+        for section in page.split("\n## ")[1:]
+    }
     columns = (
-        "select attname from pg_attribute where attrelid = %s::regclass and attnum > 0 "
-        "order by attnum"
+        "select relname::text, array_agg(attname::text order by attnum) from pg_class "
+        "join pg_attribute on attrelid = pg_class.oid and attnum > 0 "
+        "where relkind = 'v' and relnamespace = 'pgqueue'::regnamespace group by relname"
     )
-    assert explained == [row[0] for row in rows(database, columns, [f"pgqueue.{view}"])]
+    assert explained == dict(rows(database, columns))

@@ -336,6 +336,10 @@ COMMANDS = [
     (("enqueue", "add", '{"a": 1}', "--run-at", "2030-01-01"), 2, "use ISO 8601 with zone"),
     (("enqueue", "add", '{"a": 1}', "--queue", "a b"), 2, "queue name 'a b' is not valid"),
     (("enqueue", "add", '{"a": 1}', "--unique-key", ""), 2, "unique_key '' is not valid"),
+    (("enqueue", "add", '{"a": 1}', "--unique-key", "k", "--unique-mode", "x"), 2, "'x' is not"),
+    (("enqueue", "add", '{"a": 1}', "--unique-for", "60"), 2, "unique_for needs a unique_key"),
+    (("enqueue", "add", '{"a": 1}', "--expires-at", "soon"), 2, "--expires-at 'soon' is not a"),
+    (("enqueue", "add", '{"a": 1}', "--timeout", "0"), 2, "timeout 0.0 is not valid: more than 0"),
 ]
 
 

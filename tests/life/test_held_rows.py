@@ -122,14 +122,14 @@ async def test_what_is_held_up_is_not_asked_for_without_pause(
         await recorder.await_(JobStarted)
         caller.execute(PROVED)
         tries = 0
-        write = worker._claims._exchange.write_and_claim
+        write = worker._conveyor.writer._exchange.write
 
-        async def counted(outcomes: Any, notes: Any, order: Any) -> Any:
+        async def counted(outcomes: Any, notes: Any) -> Any:
             nonlocal tries
             tries += bool(outcomes)
-            return await write(outcomes, notes, order)
+            return await write(outcomes, notes)
 
-        worker._claims._exchange.write_and_claim = counted
+        worker._conveyor.writer._exchange.write = counted
         gate.set()
         await recorder.await_(EndingsHeldUp)
         await asyncio.sleep(1.5)

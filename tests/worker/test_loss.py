@@ -15,8 +15,7 @@ from pgqueue.engine.rescue import rescue_jobs
 from pgqueue.events import DutyFailed, JobStarted, StraysHandedBack
 from pgqueue.job import Ended, Requeued, State
 from pgqueue.worker import results
-from pgqueue.worker.exchange import Exchange, Order
-from pgqueue.worker.hand import Hand
+from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.link import Link
 from pgqueue.worker.strays import Strays
 from proving import Recorder, rows, states, value
@@ -91,8 +90,8 @@ async def test_one_ending_that_postgres_refuses_fails_alone(
     outcomes: list[Any] = [Ended(job_id, 7, State.COMPLETED) for job_id in held]
     outcomes[place] = poison._replace(job_id=held[place])
     link = Link("test", lambda: database)
-    exchange = Exchange(pgq.sql, link, Hand(), ["noop"], lambda: 1)
-    _, written = await exchange.write_and_claim(outcomes, (), Order())
+    exchange = Exchange(pgq.sql, link)
+    written = await exchange.write(outcomes, ())
     await link.close()
     assert written.applied == frozenset(held)
     assert states(database) == {"completed": 32, "failed": 1}
