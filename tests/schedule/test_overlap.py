@@ -254,6 +254,9 @@ def test_a_window_of_a_follower_waits_until_the_same_span_of_the_first_is_comple
     clock.set(_hour(13))
     pgq.tick()
     assert (_states(database, "a"), _states(database, "b")) == ([(12, "queued")], [(12, "waiting")])
+    (waiting,) = pgq.list_windows("b")
+    (cause,) = [one for one in pgq.why(waiting["job_id"]) if one.cause == "waiting"]
+    assert "an earlier window of its schedule" in cause.message
     _work(database)
     _end(database, "failed")
     pgq.tick()
