@@ -12,13 +12,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pgqueue.db.run import Steps
+from pgqueue.db.run import Steps, in_transaction
 from pgqueue.engine.notify import SCHEDULES, ring
 from pgqueue.engine.operate import Operator, acting
 from pgqueue.errors import ConfigError
 from pgqueue.job import Json
 from pgqueue.schedule import backfill, deeds, store
-from pgqueue.schedule.deeds import in_transaction
 from pgqueue.schedule.doctor import Finding, examine
 from pgqueue.schedule.fill import Mode, Overlap
 from pgqueue.schedule.store import Schedule, Stored

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from pgqueue.db.run import Statement, Steps
 from pgqueue.engine.cancel import cancel_jobs
@@ -18,20 +18,7 @@ from pgqueue.schedule.release import release_windows
 from pgqueue.schedule.store import schedule_id
 from pgqueue.schedule.windows import Window
 
-T = TypeVar("T")
 Sql = Mapping[str, str]
-
-
-def in_transaction(steps: Steps[T]) -> Steps[T]:
-    """The steps as one transaction, for a connection in autocommit."""
-    yield Statement("begin isolation level read committed")
-    try:
-        result = yield from steps
-    except Exception:
-        yield Statement("rollback")
-        raise
-    yield Statement("commit")
-    return result
 
 
 def pause_schedule(sql: Sql, name: str, operator: Operator, reason: str | None) -> Steps[bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pgqueue.db.run import Statement, Steps
+from pgqueue.db.run import Statement, Steps, in_transaction
 from pgqueue.events import ScheduleUnhealthy, emit
 
 Sql = Mapping[str, str]
@@ -30,15 +30,12 @@ def release_windows(sql: Sql) -> Steps[int]:
 
 def let_go(sql: Sql) -> Steps[int]:
     """`release_windows` in a transaction of its own, for a connection in autocommit."""
-    yield Statement("begin isolation level read committed")
-    try:
-        ((is_held, is_filling),) = yield Statement(sql["look_for_held"])
-        released = (yield from release_windows(sql)) if is_held or is_filling else 0
-    except Exception:
-        yield Statement("rollback")
-        raise
-    yield Statement("commit")
-    return released
+    return (yield from in_transaction(_let_go(sql)))
+
+
+def _let_go(sql: Sql) -> Steps[int]:
+    ((is_held, is_filling),) = yield Statement(sql["look_for_held"])
+    return (yield from release_windows(sql)) if is_held or is_filling else 0
 
 
 def _cancel_superseded(sql: Sql) -> Steps[None]:
@@ -62,15 +59,26 @@ def settle_windows(sql: Sql) -> Steps[int]:
     """
     settled = 0
     failed: set[int] = set()
-    place: int | None = 0
-    while place is not None:
-        params = {"after": place, "n": SETTLED_A_STATEMENT}
-        ((place, count, schedule_ids),) = yield Statement(sql["settle_windows"], params)
+    place = 0
+    while True:
+        ids, count, schedule_ids = yield from in_transaction(_settle_some(sql, place))
         settled += count
         failed.update(schedule_ids)
+        if not ids:
+            break
+        place = ids[-1]
     if failed:
         rows = yield Statement(sql["list_problems"], {"ids": sorted(failed)})
         for _, name, problems, in_a_row, *_ in rows:
             if "failing" in problems:
                 emit(ScheduleUnhealthy(name, f"its last {in_a_row} windows failed"))
     return settled
+
+
+def _settle_some(sql: Sql, place: int) -> Steps[tuple[list[int], int, list[int]]]:
+    locked = yield Statement(sql["lock_open_windows"], {"after": place, "n": SETTLED_A_STATEMENT})
+    ids = [window_id for (window_id,) in locked]
+    if not ids:
+        return [], 0, []
+    ((count, schedule_ids),) = yield Statement(sql["settle_windows"], {"ids": ids})
+    return ids, count, schedule_ids

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from pgqueue.db.run import Row, Statement, Steps
+from pgqueue.db.run import Row, Statement, Steps, in_transaction
 from pgqueue.errors import ConfigError, PgQueueError
 from pgqueue.events import ScheduleFailed, ScheduleLate, ScheduleTicked, emit
 from pgqueue.job import Json
@@ -97,13 +97,7 @@ def tick(sql: Sql) -> Steps[Ticked]:
     """
     ticked = Ticked()
     for _ in range(PASSES):
-        yield Statement("begin isolation level read committed")
-        try:
-            more, did = yield from _pass(sql)
-        except Exception:
-            yield Statement("rollback")
-            raise
-        yield Statement("commit")
+        more, did = yield from in_transaction(_pass(sql))
         ticked = ticked.plus(did.windows, did.jobs, did.released)
         if not more:
             break
@@ -124,16 +118,14 @@ def look_ahead(sql: Sql) -> Steps[tuple[float | None, bool]]:
 
 def _pass(sql: Sql) -> Steps[tuple[bool, Ticked]]:
     rows = yield Statement(sql["lock_due_schedules"], {"n": SCHEDULES_A_PASS})
-    did = yield from _tick_all(sql, [DueSchedule(*row) for row in rows])
+    if rows:
+        return True, (yield from _tick_all(sql, [DueSchedule(*row) for row in rows]))
+    # Last, and in a transaction that holds no schedule that is due: whoever waits for one of these
+    # rows never waits in a circle.
     ((is_held, is_filling),) = yield Statement(sql["look_for_held"])
-    more = bool(rows)
-    if is_filling:
-        has_more, filled = yield from expand_backfills(sql)
-        more = more or has_more
-        did = did.plus(filled.windows, filled.jobs)
-    if is_held or is_filling:
-        did = did.plus(0, 0, (yield from release_windows(sql)))
-    return more, did
+    more, filled = (yield from expand_backfills(sql)) if is_filling else (False, Filled())
+    released = (yield from release_windows(sql)) if is_held or is_filling else 0
+    return more, Ticked(filled.windows, filled.jobs, released)
 
 
 def _tick_all(sql: Sql, schedules: list[DueSchedule]) -> Steps[Ticked]:

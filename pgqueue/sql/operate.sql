@@ -122,7 +122,6 @@ with
     update pgqueue.windows
     set outcome = null, started_at = null, finished_at = null
     where job_id = any(array(select id from revived_jobs))
-      and outcome is not null
   ),
   removed_jobs as (
     delete from pgqueue.finished_jobs

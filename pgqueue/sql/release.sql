@@ -203,35 +203,39 @@ order by jobs.id
 limit 500
 for update of jobs skip locked
 
--- Keeps how up to `n` windows ended whose jobs are no longer live, from `after` on in the order of
--- their ids. Returns how far it looked, and the failed ones' schedules. No place: nothing is left.
+-- Locks up to `n` open windows from `after` on, in the order of their ids. What is locked by a retry,
+-- which opens its job's window again, is left for the next time.
+-- name: lock_open_windows
+select id
+from pgqueue.windows
+where outcome is null
+  and not held
+  and id > %(after)s
+order by id
+limit %(n)s
+for update skip locked
+
+-- Keeps how these windows ended whose jobs are no longer live. A statement of its own: it sees what
+-- was committed before their rows were locked. Returns how many, and the failed ones' schedules.
 -- name: settle_windows
 with
-  open_windows as materialized (
-    select windows.id, windows.job_id, windows.created_at
-    from pgqueue.windows
-    where outcome is null
-      and not held
-      and id > %(after)s
-    order by id
-    limit %(n)s
-  ),
   endings as materialized (
-    select open_windows.id, ended.state, ended.started_at, ended.finished_at
-    from open_windows
+    select windows.id, ended.state, ended.started_at, ended.finished_at
+    from pgqueue.windows
     left join lateral (
       select state, started_at, finished_at
       from pgqueue.finished_jobs
-      where finished_jobs.id = open_windows.job_id
-        and finished_jobs.finished_at >= open_windows.created_at
+      where finished_jobs.id = windows.job_id
+        and finished_jobs.finished_at >= windows.created_at
       order by finished_at desc
       limit 1
     ) as ended on true
-    where not exists (
-      select
-      from pgqueue.jobs
-      where jobs.id = open_windows.job_id
-    )
+    where windows.id = any(%(ids)s::bigint[])
+      and not exists (
+        select
+        from pgqueue.jobs
+        where jobs.id = windows.job_id
+      )
   ),
   settled_windows as (
     update pgqueue.windows
@@ -241,12 +245,9 @@ with
       finished_at = endings.finished_at
     from endings
     where windows.id = endings.id
-      and windows.outcome is null
-      and not windows.held
     returning windows.schedule_id, windows.outcome
   )
 select
-  (select max(id) from open_windows) as place,
   (select count(*) from settled_windows) as settled,
   array(
     select distinct schedule_id

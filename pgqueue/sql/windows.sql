@@ -217,4 +217,3 @@ select windows.id, schedules.name, windows.window_start, windows.window_end, win
 from pgqueue.windows
 join pgqueue.schedules on schedules.id = windows.schedule_id
 where windows.id = %(id)s
-for update of windows

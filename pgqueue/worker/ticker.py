@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 
 from pgqueue.db.run import Steps
@@ -44,15 +45,18 @@ class Ticker:
             rest = LISTENING_REST if self._listener.is_listening else 0.0
             longest = max(self._settings.poll_interval, rest)
             return min(longest, wait or longest)
+        began = time.monotonic()
         async with self._looking:
             ticked = await self._link.execute(tick(self._sql))
         if ticked.jobs or ticked.released:
             self._wake()
             await self._link.execute(ring(self._sql, self._settings.channel, ""))
-        if is_due or wait is None:
-            return SHORTEST_REST if is_due else self._settings.poll_interval
-        # The worker that ends the job before a held one looks at once; this is for when it cannot.
-        return min(self._settings.poll_interval, wait)
+        if is_due:
+            return SHORTEST_REST
+        # The worker that ends the job before a held one looks at once; this is for when it cannot,
+        # and takes at most 5 % of the time.
+        rest = max(self._settings.poll_interval, 20 * (time.monotonic() - began))
+        return rest if wait is None else min(rest, wait)
 
     async def let_go(self) -> None:
         """Let held windows go whose turn it is, for one of their jobs has ended here."""
