@@ -96,7 +96,7 @@ create index windows_open on pgqueue.windows (schedule_id, id) where outcome is 
 create index windows_held on pgqueue.windows (schedule_id, window_start)
   where held and backfill_id is null;
 create index windows_backfill on pgqueue.windows (backfill_id, window_start)
-  where backfill_id is not null;
+  where backfill_id is not null and outcome is null;
 create index windows_job on pgqueue.windows (job_id) where job_id is not null;
 
 insert into pgqueue.chores (name, every)
@@ -167,7 +167,10 @@ cross join lateral (
     on windows.outcome is null
     and ended.id = windows.job_id
     and ended.finished_at >= windows.created_at
-  where windows.backfill_id = backfills.id
+  where windows.schedule_id = backfills.schedule_id
+    and windows.window_start >= backfills.range_start
+    and windows.window_start < backfills.range_end
+    and windows.backfill_id = backfills.id
 ) as counted;
 
 -- Each schedule with what is wrong with it, in `problems`: `not-ticking` (its tick fails), `late`

@@ -268,7 +268,7 @@ def _windows_indexes(windows: Table) -> None:
     Index("windows_open", columns.schedule_id, columns.id, postgresql_where=is_open)
     held = text("held and backfill_id is null")
     Index("windows_held", columns.schedule_id, columns.window_start, postgresql_where=held)
-    filled = text("backfill_id is not null")
+    filled = text("backfill_id is not null and outcome is null")
     Index("windows_backfill", columns.backfill_id, columns.window_start, postgresql_where=filled)
     has_job = text("job_id is not null")
     Index("windows_job", columns.job_id, postgresql_where=has_job)

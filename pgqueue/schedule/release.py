@@ -9,6 +9,9 @@ from pgqueue.events import ScheduleUnhealthy, emit
 
 Sql = Mapping[str, str]
 
+Place = tuple[int, int]
+"""Of a window among the open ones: its schedule's id and its own."""
+
 ROUNDS = 100
 """Rounds of one pass; heads whose jobs were cancelled or deleted take one each."""
 
@@ -59,14 +62,11 @@ def settle_windows(sql: Sql) -> Steps[int]:
     """
     settled = 0
     failed: set[int] = set()
-    place = 0
-    while True:
-        ids, count, schedule_ids = yield from in_transaction(_settle_some(sql, place))
+    place: Place | None = (0, 0)
+    while place is not None:
+        place, count, schedule_ids = yield from in_transaction(_settle_some(sql, place))
         settled += count
         failed.update(schedule_ids)
-        if not ids:
-            break
-        place = ids[-1]
     if failed:
         rows = yield Statement(sql["list_problems"], {"ids": sorted(failed)})
         for _, name, problems, in_a_row, *_ in rows:
@@ -75,10 +75,12 @@ def settle_windows(sql: Sql) -> Steps[int]:
     return settled
 
 
-def _settle_some(sql: Sql, place: int) -> Steps[tuple[list[int], int, list[int]]]:
-    locked = yield Statement(sql["lock_open_windows"], {"after": place, "n": SETTLED_A_STATEMENT})
-    ids = [window_id for (window_id,) in locked]
-    if not ids:
-        return [], 0, []
+def _settle_some(sql: Sql, place: Place) -> Steps[tuple[Place | None, int, list[int]]]:
+    schedule_id, window_id = place
+    params = {"after_schedule": schedule_id, "after": window_id, "n": SETTLED_A_STATEMENT}
+    locked = yield Statement(sql["lock_open_windows"], params)
+    if not locked:
+        return None, 0, []
+    ids = [found for (_, found) in locked]
     ((count, schedule_ids),) = yield Statement(sql["settle_windows"], {"ids": ids})
-    return ids, count, schedule_ids
+    return locked[-1], count, schedule_ids

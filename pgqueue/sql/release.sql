@@ -126,6 +126,7 @@ with
       from pgqueue.windows as held_ones
       where held_ones.backfill_id = backfills.id
         and held_ones.held
+        and held_ones.outcome is null
       order by held_ones.window_start
       limit greatest(
         0,
@@ -191,11 +192,22 @@ cross join lateral (
     and held_ones.held
     and held_ones.backfill_id is null
 ) as newest
-join pgqueue.windows as older
-  on older.schedule_id = schedules.id
-  and older.outcome is null
-  and older.backfill_id is null
-  and older.window_start < newest.window_start
+cross join lateral (
+  select job_id
+  from pgqueue.windows as held_ones
+  where held_ones.schedule_id = schedules.id
+    and held_ones.held
+    and held_ones.backfill_id is null
+    and held_ones.window_start < newest.window_start
+  union all
+  select job_id
+  from pgqueue.windows as open_ones
+  where open_ones.schedule_id = schedules.id
+    and open_ones.outcome is null
+    and not open_ones.held
+    and open_ones.backfill_id is null
+    and open_ones.window_start < newest.window_start
+) as older
 join pgqueue.jobs on jobs.id = older.job_id
 where schedules.overlap = 'cancel-running'
   and jobs.cancel_requested_at is null
@@ -203,15 +215,15 @@ order by jobs.id
 limit 500
 for update of jobs skip locked
 
--- Locks up to `n` open windows from `after` on, in the order of their ids. What is locked by a retry,
--- which opens its job's window again, is left for the next time.
+-- Locks up to `n` open windows from a place on. What is locked by a retry, which opens its job's
+-- window again, is left for the next time.
 -- name: lock_open_windows
-select id
+select schedule_id, id
 from pgqueue.windows
 where outcome is null
   and not held
-  and id > %(after)s
-order by id
+  and (schedule_id, id) > (%(after_schedule)s, %(after)s)
+order by schedule_id, id
 limit %(n)s
 for update skip locked
 

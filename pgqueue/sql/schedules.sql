@@ -11,12 +11,16 @@ select
   case when next_run_at between '0001-01-02 UTC' and '9999-12-30 UTC' then next_run_at end,
   failures,
   (
-    select max(window_end)
+    select window_end
     from pgqueue.windows
     where windows.schedule_id = schedules.id
       and windows.mode = 'window'
       -- Before, not at: with next_run_at set back the first window comes out as it did.
       and windows.window_end < schedules.next_run_at
+      -- They tile, so the last to begin is the last to end; its index gives it at once.
+      and windows.window_start < schedules.next_run_at
+    order by windows.window_start desc
+    limit 1
   ) as last_window_end,
   pgqueue.clock() as now,
   overlap, priority, tags, tenant, timeout, window_mode, catch_up_max_age, catch_up_max_count,

@@ -14,12 +14,21 @@ with
         and not is_skipped
         and not (
           may_start
+          -- Two looks, each by its small index: one for both would walk all of its windows.
+          and not exists (
+            select
+            from pgqueue.windows
+            where windows.schedule_id = asked.schedule_id
+              and windows.held
+              and windows.backfill_id is null
+          )
           and not exists (
             select
             from pgqueue.windows
             join pgqueue.jobs on jobs.id = windows.job_id
             where windows.schedule_id = asked.schedule_id
               and windows.outcome is null
+              and not windows.held
               and windows.backfill_id is null
           )
         ) as is_held,
@@ -167,12 +176,23 @@ where schedule_id = %(schedule_id)s
 
 -- How many jobs of a schedule's regular windows live, held ones included.
 -- name: count_live_windows
-select count(*)
-from pgqueue.windows
-join pgqueue.jobs on jobs.id = windows.job_id
-where windows.schedule_id = %(schedule_id)s
-  and windows.outcome is null
-  and windows.backfill_id is null
+select
+  (
+    select count(*)
+    from pgqueue.windows
+    join pgqueue.jobs on jobs.id = windows.job_id
+    where windows.schedule_id = %(schedule_id)s
+      and windows.held
+      and windows.backfill_id is null
+  ) + (
+    select count(*)
+    from pgqueue.windows
+    join pgqueue.jobs on jobs.id = windows.job_id
+    where windows.schedule_id = %(schedule_id)s
+      and windows.outcome is null
+      and not windows.held
+      and windows.backfill_id is null
+  )
 
 -- Where the last completed window of a schedule ended, however it came; where none is, the start of
 -- its first one.
