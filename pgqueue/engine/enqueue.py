@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from pgqueue.db.run import Copy, Rows, Statement, Steps
+from pgqueue.db.run import Copy, Rows, Statement, Steps, array_of
 from pgqueue.engine.inspect import job_of_row
 from pgqueue.engine.notify import notify
 from pgqueue.errors import JobNotFound, TooManyJobs, UniqueKeyBusy, UniqueKeyTaken
@@ -101,7 +101,7 @@ def _copy_blocks(
             # Never in the past: a claim's bound may have gone by that place.
             max(scheduled_at, now).isoformat(),
             scheduled_at.isoformat(),
-            _copied(array_literal(like.tags)),
+            _copied(array_of(like.tags)),
             str(like.max_attempts),
             "\\N" if like.timeout is None else repr(float(like.timeout)),
             "\\N" if like.expires_at is None else like.expires_at.isoformat(),
@@ -166,7 +166,7 @@ def _single(new: NewJob) -> dict[str, Any]:
         "delay": new.delay,
         "tenant": new.tenant,
         # As a literal: the driver is slow with lists, and unnest flattens nested arrays.
-        "tags": array_literal(new.tags),
+        "tags": array_of(new.tags),
         "unique_key": new.unique_key,
         "unique_mode": new.unique_mode,
         "unique_for": new.unique_for,
@@ -201,11 +201,6 @@ _PLURALS = {
 def _columns(new_jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
     singles = [_single(new) for new in new_jobs]
     return {plural: [single[name] for single in singles] for plural, name in _PLURALS.items()}
-
-
-def array_literal(texts: Sequence[str]) -> str:
-    quoted = ('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' for text in texts)
-    return "{" + ",".join(quoted) + "}"
 
 
 def _inserted(new: NewJob, job_id: int, returned: Sequence[Any]) -> Job:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import psycopg
 
-from pgqueue.db.run import Batch, Statement, Steps
+from pgqueue.db.run import Statement, Steps
 from pgqueue.events import DutyFailed, emit
 from pgqueue.job import NewJob
 
@@ -59,11 +59,11 @@ class Bell:
 
 
 def ring(sql: Sql, channel: str | None, queue: str) -> Steps[None]:
-    """Say that this queue has work ('': any queue), in a transaction of its own."""
+    """Say that this queue has work ('': any queue); for a connection in autocommit."""
     if channel is None:
         return
     try:
-        yield Batch((_NOT_DURABLE, notify(sql, channel, queue)))
+        yield Statement(sql["notify_apart"], {"channel": channel, "queue": queue})
     except psycopg.Error as error:
         # What this follows is committed: it must not look as if it had failed.
         emit(DutyFailed("notify", f"{type(error).__name__}: {error}"))
@@ -72,9 +72,6 @@ def ring(sql: Sql, channel: str | None, queue: str) -> Steps[None]:
 def notify(sql: Sql, channel: str, queue: str) -> Statement:
     """The statement alone, for a transaction that is under way."""
     return Statement(sql["notify"], {"channel": channel, "queue": queue})
-
-
-_NOT_DURABLE = Statement("set local synchronous_commit = off")
 
 
 def _is_soon(new: NewJob) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pgqueue.db.run import Batch, Statement, Steps
-from pgqueue.engine.claim import NO_SEQSCAN
+from pgqueue.engine.claim import STEADY_PLAN
 
 Sql = Mapping[str, str]
 
@@ -67,7 +67,7 @@ def rescue_jobs(sql: Sql, timeout: float) -> Steps[list[Rescued]]:
         job_ids: list[int] = []
         while True:
             params = {"worker_id": worker_id, "timeout": timeout}
-            _, rows = yield Batch((NO_SEQSCAN, Statement(sql["rescue_jobs"], params)))
+            _, rows = yield Batch((STEADY_PLAN, Statement(sql["rescue_jobs"], params)))
             job_ids += [job_id for (job_id,) in rows]
             if not rows:
                 break
@@ -91,7 +91,7 @@ def hand_back_strays(sql: Sql, worker_id: int, in_hand: Callable[[], InHand]) ->
         "in_flight": list(known.leases_in_flight),
         "held": list(known.job_ids),
     }
-    _, rows = yield Batch((NO_SEQSCAN, Statement(sql["hand_back_strays"], params)))
+    _, rows = yield Batch((STEADY_PLAN, Statement(sql["hand_back_strays"], params)))
     return [job_id for (job_id,) in rows]
 
 

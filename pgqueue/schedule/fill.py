@@ -9,8 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from pgqueue.db.run import Statement, Steps
-from pgqueue.engine.enqueue import array_literal
+from pgqueue.db.run import Statement, Steps, array_of
 from pgqueue.job import Json, storable_json
 from pgqueue.schedule.windows import Window
 
@@ -140,7 +139,7 @@ def _entries(share: Share, mode: Mode) -> Iterator[dict[str, Any]]:
         yield {
             **template.params,
             # As one literal: unnest flattens nested arrays.
-            "tags": array_literal(template.tags),
+            "tags": array_of(template.tags),
             "schedule_ids": template.id,
             "held": template.is_held,
             "may_start": may_start and not is_skipped,

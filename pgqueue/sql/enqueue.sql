@@ -182,3 +182,9 @@ from stdin
 -- A hint that a queue has work; see engine/notify.py.
 -- name: notify
 select pg_notify(%(channel)s, %(queue)s)
+
+-- The same as a transaction of its own that waits for no disk: the setting ends with it.
+-- name: notify_apart
+select
+  set_config('synchronous_commit', 'off', true),
+  pg_notify(%(channel)s, %(queue)s)

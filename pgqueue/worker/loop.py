@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from pgqueue.db.run import Batch, Rows, Statement, Steps
 from pgqueue.engine.claim import (
-    NO_SEQSCAN,
+    STEADY_PLAN_NOT_DURABLE,
     Claimed,
     claim_jobs,
     claimed_of_rows,
@@ -40,9 +40,6 @@ interval, or LISTENING_REST while hints get through."""
 
 KEEP_WAITING = 1.0
 """Seconds after which claimed jobs that found no free slot are given back to the fleet."""
-
-# A lost claim is only a job that runs later; what has ended is always durable.
-_ASYNC_COMMIT = Statement("set local synchronous_commit = off")
 
 
 class ClaimLoop:
@@ -196,7 +193,7 @@ class ClaimLoop:
         )
         self._hand.leases_in_flight.add(lease)
         try:
-            *_, rows = await self._link.execute(_batch(NO_SEQSCAN, _ASYNC_COMMIT, claim))
+            *_, rows = await self._link.execute(_batch(STEADY_PLAN_NOT_DURABLE, claim))
         finally:
             # No turn of the event loop until the jobs are in hand, or they would count as strays.
             self._hand.leases_in_flight.discard(lease)

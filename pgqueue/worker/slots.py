@@ -13,8 +13,9 @@ from pgqueue.worker.hand import Hand, Try
 from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner, Settled
 
-TURN = 0.002
-"""Seconds that handlers which never wait may hold the event loop, until others get their turn."""
+TURN = 0.004
+"""Seconds that handlers which never wait may hold the event loop, all slots together, until
+everything else gets its turn."""
 
 
 class Slots:
@@ -38,6 +39,7 @@ class Slots:
         self._slots: set[asyncio.Task[None]] = set()
         self._by_try: dict[Try, asyncio.Task[None]] = {}
         self._turn_ends = 0.0
+        self._turn_is_over = False
 
     def fill(self) -> None:
         """Start as many slots as there are jobs that wait and room for."""
@@ -79,8 +81,9 @@ class Slots:
             # a cancellation that has not arrived yet.
             if me.cancelling() or contextvars.copy_context() != context:
                 return
-            if now >= self._turn_ends:
+            while now >= self._turn_ends:
                 await self._next_turn()
+                now = time.monotonic()
 
     def _keep(self, settled: Settled | None) -> None:
         if settled is None:
@@ -97,10 +100,15 @@ class Slots:
         return self._hand.waiting.popleft()
 
     async def _next_turn(self) -> None:
+        if not self._turn_is_over:
+            self._turn_is_over = True
+            # Called once, ahead of the slots and after the loop has looked at its sockets.
+            asyncio.get_running_loop().call_soon(self._begin_turn)
         await asyncio.sleep(0)
-        now = time.monotonic()
-        if now >= self._turn_ends:
-            self._turn_ends = now + TURN
+
+    def _begin_turn(self) -> None:
+        self._turn_is_over = False
+        self._turn_ends = time.monotonic() + TURN
 
     def _slot_ended(self, slot: asyncio.Task[None]) -> None:
         self._slots.discard(slot)

@@ -17,7 +17,7 @@ from pgqueue import PgQueue
 from pgqueue.db.pools import connect
 from pgqueue.db.run import Batch, Rows, Steps, run
 from pgqueue.engine.claim import (
-    NO_SEQSCAN,
+    STEADY_PLAN,
     Claimed,
     Lane,
     claim_jobs,
@@ -41,7 +41,7 @@ def _claim(
     statement = claim_jobs(pgq.sql, lanes, ["noop"], worker_id=1, lease=lease, limit=limit)
 
     def steps() -> Steps[Rows]:
-        replies = yield Batch((NO_SEQSCAN, statement))
+        replies = yield Batch((STEADY_PLAN, statement))
         return replies[1]  # type: ignore[no-any-return]
 
     return claimed_of_rows(lease, run(connection, steps()))
