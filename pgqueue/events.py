@@ -256,7 +256,9 @@ class ScheduleLate(Event):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleUnhealthy(Event):
-    """A schedule's windows fail again and again; told at each further failure."""
+    """A schedule's windows fail again and again, told at each further failure; or one is stuck,
+    told once by each worker that sees it.
+    """
 
     schedule: str
     reason: str

@@ -7,10 +7,10 @@ operating system's user, from code).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from pgqueue.db.run import Steps, in_transaction
 from pgqueue.engine.notify import SCHEDULES, ring
@@ -43,6 +43,28 @@ _EDITABLE = (
 )  # fmt: skip
 
 
+class Policies(TypedDict, total=False):
+    """What may be said of a schedule beside its time and its task; see `Schedule`."""
+
+    timezone: str
+    payload: Mapping[str, Json]
+    queue: str | None
+    priority: int | None
+    tags: Sequence[str] | None
+    tenant: str | None
+    timeout: float | None
+    catch_up: str
+    catch_up_max_age: float | None
+    catch_up_max_count: int | None
+    overlap: str
+    delay: float
+    jitter: float
+    starts_at: datetime | None
+    ends_at: datetime | None
+    window_mode: str
+    after: str | None
+
+
 class Scheduling(ABC):
     """The schedules' part of PgQueue."""
 
@@ -56,13 +78,12 @@ class Scheduling(ABC):
 
     # -- declare and store -------------------------------------------------------
 
-    def schedule(self, name: str, *, cron: str, task: Task[Any] | str, **policies: Any) -> Schedule:
+    def schedule(
+        self, name: str, *, cron: str, task: Task[Any] | str, **policies: Unpack[Policies]
+    ) -> Schedule:
         """Declare a schedule in code: it is stored, or brought up to date, when a worker starts.
 
-        `policies`: timezone, payload, queue, priority, tags, tenant, timeout, catch_up,
-        catch_up_max_age, catch_up_max_count, overlap, delay, jitter, starts_at, ends_at,
-        window_mode, after. Raises at once: CronInvalid, ZoneInvalid, TaskUnknown, PayloadInvalid,
-        ConfigError.
+        Raises CronInvalid, ZoneInvalid, TaskUnknown, PayloadInvalid or ConfigError at once.
         """
         schedule = self._schedule(name=name, cron=cron, task=task, **policies)
         self.schedules[name] = replace(schedule, declared=True)

@@ -153,7 +153,7 @@ _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
     ),
     events.ScheduleFailed: lambda _: ("error", "a schedule cannot be ticked"),
     events.ScheduleLate: lambda _: ("warning", "a schedule was ticked late"),
-    events.ScheduleUnhealthy: lambda _: ("error", "a schedule's windows fail again and again"),
+    events.ScheduleUnhealthy: lambda _: ("error", "a schedule is not healthy"),
     events.SchedulesUndeclared: lambda _: (
         "warning",
         "schedules that code no longer declares go on: declare or remove them",

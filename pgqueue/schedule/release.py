@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pgqueue.db.run import Statement, Steps, in_transaction
 from pgqueue.events import ScheduleUnhealthy, emit
@@ -55,32 +56,51 @@ def _cancel_superseded(sql: Sql) -> Steps[None]:
     yield Statement(sql["cancel_jobs"], params)
 
 
-def settle_windows(sql: Sql) -> Steps[int]:
+def settle_windows(sql: Sql, told: set[int] | None = None) -> Steps[int]:
     """Keep how windows ended, for when their jobs are gone; returns how many.
 
-    Tells of schedules whose windows fail again and again.
+    Tells of schedules whose windows fail again and again, at each failure, and of those that are
+    stuck, unless their ids are in `told`, which it keeps up to date.
     """
     settled = 0
     failed: set[int] = set()
+    looked_at: set[int] = set()
     place: Place | None = (0, 0)
     while place is not None:
-        place, count, schedule_ids = yield from in_transaction(_settle_some(sql, place))
-        settled += count
-        failed.update(schedule_ids)
-    if failed:
-        rows = yield Statement(sql["list_problems"], {"ids": sorted(failed)})
-        for _, name, problems, in_a_row, *_ in rows:
-            if "failing" in problems:
-                emit(ScheduleUnhealthy(name, f"its last {in_a_row} windows failed"))
+        place, some = yield from in_transaction(_settle_some(sql, place))
+        settled += some.kept
+        failed |= some.failed
+        looked_at |= some.looked_at
+    if looked_at:
+        yield from _tell(sql, failed, looked_at, set() if told is None else told)
     return settled
 
 
-def _settle_some(sql: Sql, place: Place) -> Steps[tuple[Place | None, int, list[int]]]:
+def _tell(sql: Sql, failed: set[int], looked_at: set[int], told: set[int]) -> Steps[None]:
+    rows = yield Statement(sql["list_problems"], {"ids": sorted(looked_at)})
+    stuck = {schedule_id: name for schedule_id, name, problems, *_ in rows if "stuck" in problems}
+    for schedule_id, name, problems, in_a_row, *_ in rows:
+        if "failing" in problems and schedule_id in failed:
+            emit(ScheduleUnhealthy(name, f"its last {in_a_row} windows failed"))
+    for schedule_id, name in stuck.items():
+        if schedule_id not in told:
+            emit(ScheduleUnhealthy(name, "a window has been open for longer than it should"))
+    told.intersection_update(stuck)
+    told.update(stuck)
+
+
+class _Settled(NamedTuple):
+    kept: int
+    failed: set[int]
+    looked_at: set[int]
+
+
+def _settle_some(sql: Sql, place: Place) -> Steps[tuple[Place | None, _Settled]]:
     schedule_id, window_id = place
     params = {"after_schedule": schedule_id, "after": window_id, "n": SETTLED_A_STATEMENT}
     locked = yield Statement(sql["lock_open_windows"], params)
     if not locked:
-        return None, 0, []
+        return None, _Settled(0, set(), set())
     ids = [found for (_, found) in locked]
-    ((count, schedule_ids),) = yield Statement(sql["settle_windows"], {"ids": ids})
-    return locked[-1], count, schedule_ids
+    ((count, failed),) = yield Statement(sql["settle_windows"], {"ids": ids})
+    return locked[-1], _Settled(count, set(failed), {found for (found, _) in locked})

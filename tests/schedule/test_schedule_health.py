@@ -80,13 +80,21 @@ def test_the_fifth_failure_in_a_row_makes_a_schedule_unhealthy_until_one_succeed
 
 
 @pytest.mark.usefixtures("fire")
-def test_a_window_that_does_not_end_makes_its_schedule_stuck(pgq: PgQueue, clock: Clock) -> None:
+def test_a_window_that_does_not_end_makes_its_schedule_stuck(
+    database: str, pgq: PgQueue, clock: Clock, recorder: Recorder
+) -> None:
     clock.move(hours=1)
     pgq.tick()
     clock.move(minutes=59)
     assert "stuck" not in _problems(pgq)
     clock.move(minutes=2)
     assert "stuck" in _problems(pgq)
+    told: set[int] = set()
+    with connect(database) as connection:
+        for _ in range(2):
+            run(connection, settle_windows(pgq.sql, told))
+    (event,) = recorder.of(ScheduleUnhealthy)
+    assert event.reason == "a window has been open for longer than it should"
 
 
 @pytest.mark.usefixtures("fire")
