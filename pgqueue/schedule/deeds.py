@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -59,7 +60,8 @@ def run_now(sql: Sql, name: str, operator: Operator) -> Steps[int]:
         )
         start = start if last is None else utc(last)
     window = Window(start, schedule.now)
-    job_id = yield from put_window(sql, schedule.template, window, mode)
+    alone = replace(schedule.template, after_id=None)
+    job_id = yield from put_window(sql, alone, window, mode)
     if job_id is None:
         raise WindowBusy(f"schedule {name!r}, as it was run before,")
     yield from _record(sql, "run", name, operator, {"job": job_id})

@@ -198,6 +198,12 @@ def _after_id(sql: Sql, schedule: Schedule) -> Steps[int | None]:
     if schedule.after is None:
         return None
     after_id = yield from schedule_id(sql, schedule.after)
+    ((_, mode),) = yield Statement(sql["find_schedule_id"], {"name": schedule.after})
+    if mode != Mode.WINDOW:
+        raise ConfigError(
+            f"schedule {schedule.name!r} cannot run after {schedule.after!r}: the windows of that "
+            "one go from its last run on, so no other schedule has the same"
+        )
     own = yield Statement(sql["find_schedule_id"], {"name": schedule.name})
     if own:
         followers = yield Statement(sql["find_followers"], {"id": own[0][0]})

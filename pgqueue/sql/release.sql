@@ -47,6 +47,8 @@ with recursive
         and held_ones.backfill_id is null
         and (
           schedules.after_id is null
+          -- What was asked for by hand has a span of its own, and waits for nobody's.
+          or held_ones.mode <> 'window'
           or exists (
             select
             from pgqueue.windows as parents

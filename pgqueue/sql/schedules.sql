@@ -182,7 +182,7 @@ where name = %(name)s
 for update
 
 -- name: find_schedule_id
-select id
+select id, window_mode
 from pgqueue.schedules
 where name = %(name)s
 

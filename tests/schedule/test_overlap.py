@@ -270,6 +270,24 @@ def test_a_window_of_a_follower_waits_until_the_same_span_of_the_first_is_comple
     assert _states(database, "b") == [(12, "queued")]
 
 
+def test_a_follower_run_by_hand_waits_for_nobody(
+    database: str, pgq: PgQueue, clock: Clock, fire: Task[None]
+) -> None:
+    pgq.put_schedule("a", cron=HOURLY, task=fire)
+    pgq.put_schedule("b", cron=HOURLY, task=fire, after="a")
+    clock.set(_hour(13) - timedelta(minutes=5))
+    job_id = pgq.run_schedule("b")
+    assert value(database, "select state from pgqueue.jobs where id = %s", [job_id]) == "queued"
+
+
+def test_nothing_can_run_after_windows_that_no_other_schedule_has(
+    pgq: PgQueue, clock: Clock, fire: Task[None]
+) -> None:
+    pgq.put_schedule("a", cron=HOURLY, task=fire, window_mode="since-last-run")
+    with pytest.raises(ValueError, match="no other schedule has the same"):
+        pgq.put_schedule("b", cron=HOURLY, task=fire, after="a")
+
+
 def test_schedules_that_would_wait_for_each_other_are_refused(
     pgq: PgQueue, clock: Clock, fire: Task[None]
 ) -> None:
