@@ -202,15 +202,17 @@ cross join lateral (
     (
       select count(*)
       from (
-        select bool_and(outcome = 'failed') over (order by window_start desc, id desc) as so_far
+        select bool_and(outcome = 'failed') over (order by window_start desc) as so_far
         from (
-          select window_start, id, outcome
+          -- Not `outcome in` here: by old statistics that is rare, and all would be read and sorted.
+          select window_start, outcome
           from pgqueue.windows
           where windows.schedule_id = schedules.id
-            and outcome in ('completed', 'failed')
-          order by window_start desc, id desc
-          limit 20
+            and not held
+          order by window_start desc
+          limit 40
         ) as newest
+        where outcome in ('completed', 'failed')
       ) as latest
       where so_far
     ) as failed_in_a_row,
@@ -248,4 +250,6 @@ cross join lateral (
     ) as windows
     where exists (select from pgqueue.jobs where jobs.id = windows.job_id)
   ) as open_ones
+  -- Kept apart: merged into the list above, each look would be taken once for each mention.
+  offset 0
 ) as seen;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pgqueue.db.run import Statement, Steps, in_transaction
@@ -17,6 +18,7 @@ ROUNDS = 100
 """Rounds of one pass; heads whose jobs were cancelled or deleted take one each."""
 
 SETTLED_A_STATEMENT = 1000
+PAGES = 20
 
 
 def release_windows(sql: Sql) -> Steps[int]:
@@ -56,23 +58,34 @@ def _cancel_superseded(sql: Sql) -> Steps[None]:
     yield Statement(sql["cancel_jobs"], params)
 
 
-def settle_windows(sql: Sql, told: set[int] | None = None) -> Steps[int]:
+@dataclass(slots=True)
+class Memory:
+    """What one turn of keeping outcomes leaves to the next: where it was, and who was told of."""
+
+    place: Place = (0, 0)
+    stuck: set[int] = field(default_factory=set)
+
+
+def settle_windows(sql: Sql, memory: Memory | None = None) -> Steps[int]:
     """Keep how windows ended, for when their jobs are gone; returns how many.
 
-    Tells of schedules whose windows fail again and again, at each failure, and of those that are
-    stuck, unless their ids are in `told`, which it keeps up to date.
+    Looks at 20,000 open windows at most, and at the others the next time. Tells of schedules whose
+    windows fail again and again, at each failure, and once of those that are stuck.
     """
+    memory = memory or Memory()
     settled = 0
     failed: set[int] = set()
     looked_at: set[int] = set()
-    place: Place | None = (0, 0)
-    while place is not None:
-        place, some = yield from in_transaction(_settle_some(sql, place))
+    for _ in range(PAGES):
+        place, some = yield from in_transaction(_settle_some(sql, memory.place))
+        memory.place = place or (0, 0)
         settled += some.kept
         failed |= some.failed
         looked_at |= some.looked_at
+        if place is None:
+            break
     if looked_at:
-        yield from _tell(sql, failed, looked_at, set() if told is None else told)
+        yield from _tell(sql, failed, looked_at, memory.stuck)
     return settled
 
 
@@ -85,8 +98,8 @@ def _tell(sql: Sql, failed: set[int], looked_at: set[int], told: set[int]) -> St
     for schedule_id, name in stuck.items():
         if schedule_id not in told:
             emit(ScheduleUnhealthy(name, "a window has been open for longer than it should"))
-    told.intersection_update(stuck)
-    told.update(stuck)
+    told -= looked_at - set(stuck)
+    told |= set(stuck)
 
 
 class _Settled(NamedTuple):

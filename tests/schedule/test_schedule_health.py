@@ -10,7 +10,7 @@ from pgqueue import PgQueue
 from pgqueue.db.pools import connect
 from pgqueue.db.run import run
 from pgqueue.events import ScheduleLate, ScheduleUnhealthy
-from pgqueue.schedule.release import settle_windows
+from pgqueue.schedule.release import Memory, settle_windows
 from pgqueue.tasks.task import Task
 from proving import Clock, Recorder, rows
 
@@ -89,10 +89,10 @@ def test_a_window_that_does_not_end_makes_its_schedule_stuck(
     assert "stuck" not in _problems(pgq)
     clock.move(minutes=2)
     assert "stuck" in _problems(pgq)
-    told: set[int] = set()
+    memory = Memory()
     with connect(database) as connection:
         for _ in range(2):
-            run(connection, settle_windows(pgq.sql, told))
+            run(connection, settle_windows(pgq.sql, memory))
     (event,) = recorder.of(ScheduleUnhealthy)
     assert event.reason == "a window has been open for longer than it should"
 
