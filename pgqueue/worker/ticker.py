@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 
 from pgqueue.db.run import Steps
 from pgqueue.engine.notify import LISTENING_REST, ring
+from pgqueue.events import DutyFailed, emit
 from pgqueue.schedule.release import let_go
 from pgqueue.schedule.tick import look_ahead, tick
 from pgqueue.settings import Settings
-from pgqueue.worker.link import Link
+from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.loop import ClaimLoop
 
@@ -74,11 +75,20 @@ class Ticker:
         while brought or claims.took_at != took_at:
             took_at = claims.took_at
             async with self._looking:
-                brought = await link.execute(bring_forth(self._sql, ticks=ticks))
+                brought = await self._look(link, ticks=ticks)
             claims.idle.clear()
             claims.wake()
             await claims.idle.wait()
         await link.close()
+
+    async def _look(self, link: Link, *, ticks: bool) -> int:
+        try:
+            return await link.execute(bring_forth(self._sql, ticks=ticks))
+        except LinkDown:
+            return 1  # the link comes back by itself: look again
+        except Exception as error:  # noqa: BLE001 - told, and a burst has to end all the same
+            emit(DutyFailed("windows", f"{type(error).__name__}: {error}"))
+            return 0
 
 
 def bring_forth(sql: Mapping[str, str], *, ticks: bool) -> Steps[int]:
