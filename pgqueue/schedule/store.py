@@ -67,7 +67,7 @@ class Schedule:
     declared: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.name) <= NAME_LIMIT:
+        if not isinstance(self.name, str) or not 1 <= len(self.name) <= NAME_LIMIT:
             raise ConfigError(
                 f"schedule name {self.name!r} is not valid: 1 to {NAME_LIMIT} characters"
             )
@@ -80,7 +80,7 @@ class Schedule:
     def _check_policies(self) -> None:
         for name in ("delay", "jitter"):
             value = getattr(self, name)
-            if not 0 <= value <= DELAY_LIMIT:
+            if not isinstance(value, int | float) or not 0 <= value <= DELAY_LIMIT:
                 raise ConfigError(f"{name} {value!r} is not valid: 0 to {DELAY_LIMIT:g} seconds")
         if self.catch_up_max_age is not None:
             checked_span("catch_up_max_age", self.catch_up_max_age)
@@ -89,7 +89,7 @@ class Schedule:
             raise ConfigError(f"catch_up_max_count {count!r} is not valid: 1 to {COUNT_LIMIT}")
         if self.window_mode not in WINDOW_MODES:
             raise ConfigError(
-                f"window_mode {self.window_mode!r} is not valid: {', '.join(WINDOW_MODES)}"
+                f"window_mode {str(self.window_mode)!r} is not valid: {', '.join(WINDOW_MODES)}"
             )
 
     def _check_life(self) -> None:
