@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from collections import deque
 
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.events import DutyFailed, emit
@@ -39,7 +40,8 @@ class Slots:
         self._slots: set[asyncio.Task[None]] = set()
         self._by_try: dict[Try, asyncio.Task[None]] = {}
         self._turn_ends = 0.0
-        self._turn_is_over = False
+        self._resting: deque[asyncio.Future[None]] = deque()
+        self._is_passing_on = False
 
     def fill(self) -> None:
         """Start as many slots as there are jobs that wait and room for."""
@@ -81,9 +83,8 @@ class Slots:
             # a cancellation that has not arrived yet.
             if me.cancelling() or contextvars.copy_context() != context:
                 return
-            while now >= self._turn_ends:
-                await self._next_turn()
-                now = time.monotonic()
+            if now >= self._turn_ends:
+                await self._rest()
 
     def _keep(self, settled: Settled | None) -> None:
         if settled is None:
@@ -99,16 +100,32 @@ class Slots:
             return None
         return self._hand.waiting.popleft()
 
-    async def _next_turn(self) -> None:
-        if not self._turn_is_over:
-            self._turn_is_over = True
-            # Called once, ahead of the slots and after the loop has looked at its sockets.
-            asyncio.get_running_loop().call_soon(self._begin_turn)
-        await asyncio.sleep(0)
+    async def _rest(self) -> None:
+        """Let everything else have its turn. One slot comes back at a time: where handlers never
+        wait, one is enough, and a hundred would only look at the clock."""
+        resting = asyncio.get_running_loop().create_future()
+        self._resting.append(resting)
+        self._pass_on_soon()
+        await resting
 
-    def _begin_turn(self) -> None:
-        self._turn_is_over = False
-        self._turn_ends = time.monotonic() + TURN
+    def _pass_on_soon(self) -> None:
+        if not self._is_passing_on:
+            self._is_passing_on = True
+            asyncio.get_running_loop().call_soon(self._pass_on)
+
+    def _pass_on(self) -> None:
+        # The loop has looked at its sockets since this was asked for.
+        self._is_passing_on = False
+        now = time.monotonic()
+        if now >= self._turn_ends:
+            self._turn_ends = now + TURN
+        while self._resting:
+            resting = self._resting.popleft()
+            if not resting.done():  # cancelled with its slot
+                resting.set_result(None)
+                break
+        if self._resting:
+            self._pass_on_soon()
 
     def _slot_ended(self, slot: asyncio.Task[None]) -> None:
         self._slots.discard(slot)

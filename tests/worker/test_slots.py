@@ -1,0 +1,94 @@
+"""A slot runs one job after another; no job sees what the one before it left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+from typing import Any
+
+import pytest
+
+from pgqueue import PgQueue
+from pgqueue.engine.claim import ClaimedJob
+from pgqueue.worker import slots as slots_module
+from pgqueue.worker.hand import Hand
+from pgqueue.worker.pace import Pace
+from pgqueue.worker.slots import Slots
+from proving import rows
+
+SEEN: contextvars.ContextVar[str] = contextvars.ContextVar("SEEN", default="nothing")
+
+
+async def _drained(pgq: PgQueue) -> None:
+    await asyncio.wait_for(pgq.worker(burst=True, scheduler=False, concurrency=1).run(), 30)
+
+
+async def test_a_context_variable_that_a_handler_sets_does_not_reach_the_next_job(
+    database: str, pgq: PgQueue
+) -> None:
+    @pgq.task
+    async def look() -> str:
+        before = SEEN.get()
+        SEEN.set("left by another job")
+        return before
+
+    look.enqueue_many([{}] * 20)
+    await _drained(pgq)
+    assert rows(database, "select distinct result from pgqueue.finished_jobs") == [("nothing",)]
+
+
+async def test_a_handler_that_cancels_its_own_task_harms_no_other_job(
+    database: str, pgq: PgQueue
+) -> None:
+    @pgq.task
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    @pgq.task
+    async def waits() -> None:
+        await asyncio.sleep(0)
+
+    for _ in range(5):
+        cancels_itself.enqueue()
+        waits.enqueue()
+    await _drained(pgq)
+    ended = "select task, state, count(*), max(attempt) from pgqueue.finished_jobs group by 1, 2"
+    assert ("waits", "completed", 5, 1) in rows(database, ended)
+
+
+class _Runner:
+    """Ends each job at once, without ever waiting."""
+
+    def __init__(self) -> None:
+        self.ran: list[int] = []
+        self.lingering: set[Any] = set()
+
+    async def run(self, job: ClaimedJob) -> None:
+        self.ran.append(job.id)
+
+
+def _job(job_id: int) -> ClaimedJob:
+    return ClaimedJob._make([job_id, "t", "q", 5, "{}", *[None] * 3, 0, 0, 1, 1, 1, 1, 0, 0,
+                             *[None] * 4, 0, False])  # fmt: skip
+
+
+async def test_handlers_that_never_wait_leave_turns_to_everything_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(slots_module.time, "monotonic", lambda: next(ticks) / 1_000)
+    runner, hand = _Runner(), Hand()
+    slots = Slots(runner, hand, Pace(100, 0.0), 100)  # type: ignore[arg-type]  # ends jobs at once
+    hand.waiting.extend(_job(number) for number in range(2_000))
+    slots.fill()
+    turns: list[int] = []
+    while hand.waiting or hand.running:
+        before = len(runner.ran)
+        await asyncio.sleep(0)
+        turns.append(len(runner.ran) - before)
+    assert runner.ran == list(range(2_000))
+    assert max(turns[2:]) <= 1 + slots_module.TURN * 1_000, "at most a turn's worth at a time"
+    assert sum(turns[2:]) > 1_000
