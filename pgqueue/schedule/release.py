@@ -31,6 +31,8 @@ def release_windows(sql: Sql) -> Steps[int]:
             released += let_go
             if not closed:
                 break
+            # Where one was cancelled there may be thousands, and a round closes one of a schedule.
+            yield Statement(sql["close_dead_windows"])
     return released
 
 

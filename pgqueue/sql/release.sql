@@ -182,6 +182,40 @@ select
   count(*) filter (where outcome is not null) as closed
 from released_windows
 
+-- Closes up to 1000 held windows whose jobs were cancelled or deleted.
+-- name: close_dead_windows
+with dead_windows as materialized (
+  select windows.id, windows.job_id
+  from pgqueue.windows
+  where held
+    and backfill_id is null
+    and not exists (
+      select
+      from pgqueue.jobs
+      where jobs.id = windows.job_id
+    )
+  limit 1000
+  for update of windows skip locked
+)
+update pgqueue.windows
+set
+  held = false,
+  outcome = coalesce(
+    (
+      select ended.state
+      from pgqueue.finished_jobs as ended
+      where ended.id = windows.job_id
+        and ended.finished_at >= windows.created_at
+      limit 1
+    ),
+    'lost'
+  )
+from dead_windows
+where windows.id = dead_windows.id
+  and windows.job_id = dead_windows.job_id
+  and windows.held
+returning windows.id
+
 -- Jobs that a newer window of their schedule puts an end to, locked; one that somebody holds comes at
 -- the next look.
 -- name: lock_superseded

@@ -91,6 +91,20 @@ def test_a_window_whose_job_was_deleted_or_cancelled_holds_nobody_up(
     ]  # fmt: skip
 
 
+def test_hundreds_of_cancelled_windows_are_closed_by_one_tick(
+    database: str, pgq: PgQueue, clock: Clock, fire: Task[None]
+) -> None:
+    pgq.put_schedule("s", cron=HOURLY, task=fire)
+    clock.move(hours=400)
+    rows(database, "select pgqueue.make_partitions()")
+    pgq.tick()
+    ids = [id_ for (id_,) in rows(database, "select job_id from pgqueue.windows order by id")]
+    pgq.cancel(*ids[:399])
+    assert pgq.tick().released == 1
+    found = [state for _, state in _states(database)]
+    assert found == [*["cancelled"] * 399, "queued"]
+
+
 def test_a_retried_job_of_an_earlier_window_goes_first(
     database: str, pgq: PgQueue, clock: Clock, fire: Task[None]
 ) -> None:
