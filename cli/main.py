@@ -13,8 +13,10 @@ from typing import Annotated
 import typer
 
 from .commands import (
+    backfill,
     bench,
     demo,
+    doctor,
     enqueue,
     inbox,
     jobs,
@@ -28,6 +30,7 @@ from .commands import (
     tasks,
     topics,
     up,
+    window,
     worker,
 )
 
@@ -54,10 +57,13 @@ app.add_typer(worker.app, name="worker")
 app.command("migrate")(migrate.migrate)
 app.command("enqueue")(enqueue.enqueue)
 app.add_typer(schedule.app, name="schedule")
+backfill.add_to(schedule.app)
+app.add_typer(window.app, name="window")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(queues.app, name="queues")
 app.add_typer(tasks.app, name="tasks")
 app.command("stats")(stats.stats)
+app.command("doctor")(doctor.doctor)
 app.command("prune")(prune.prune)
 app.command("bench")(bench.bench)
 

@@ -106,6 +106,17 @@ def _instant(text: str | None, option: str) -> datetime | None:
     )
 
 
+def instant(text: str | None, option: str) -> datetime | None:
+    """A time given on the command line: a span ago, a day in UTC, or ISO 8601 with zone."""
+    from datetime import date
+
+    if text is not None:
+        with suppress(ValueError):
+            day = date.fromisoformat(text)
+            return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return _instant(text, option)
+
+
 def safe(text: str) -> str:
     """Text from jobs on one line, without what a terminal would obey."""
     return _UNSAFE.sub("", " ".join(text.splitlines()))

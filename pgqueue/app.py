@@ -20,17 +20,14 @@ from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.db.version import check_version
 from pgqueue.engine import enqueue, inspect
-from pgqueue.engine.notify import Bell, ring
-from pgqueue.engine.operate import acting
+from pgqueue.engine.notify import Bell
 from pgqueue.engine.result import polls, value_of
 from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, NewJobs, Retry
 from pgqueue.maintenance import Maintenance
 from pgqueue.operations import Operations, checked_id
-from pgqueue.schedule import store
-from pgqueue.schedule.store import Schedule, Stored
-from pgqueue.schedule.tick import Ticked, tick
-from pgqueue.schedule.windows import CatchUp
+from pgqueue.schedule.store import Schedule
+from pgqueue.scheduling import Scheduling
 from pgqueue.settings import Settings, read_settings
 from pgqueue.sql import load
 from pgqueue.tasks.names import checked_queue, task_name_of
@@ -51,7 +48,7 @@ def _as_it_is(text: str) -> str:
     return text
 
 
-class PgQueue(Operations, Maintenance):
+class PgQueue(Operations, Maintenance, Scheduling):
     """An app: its settings, its tasks and its way to the database.
 
     Reads the environment when constructed and connects at first use. Safe to share between
@@ -180,72 +177,6 @@ class PgQueue(Operations, Maintenance):
 
     def _known(self, job: Job) -> Job:
         return replace(job, _results=self)
-
-    # -- schedules -------------------------------------------------------------
-
-    def schedule(
-        self,
-        name: str,
-        *,
-        cron: str,
-        task: Task[Any] | str,
-        timezone: str = "UTC",
-        payload: Mapping[str, Json] | None = None,
-        queue: str | None = None,
-        catch_up: str = "all",
-        delay: float = 0.0,
-    ) -> Schedule:
-        """Declare a schedule in code: it is stored, or brought up to date, when a worker starts.
-
-        Raises CronInvalid, ZoneInvalid, TaskUnknown, PayloadInvalid or ConfigError at once.
-        """
-        schedule = self._schedule(
-            name=name,
-            cron=cron,
-            timezone=timezone,
-            task=task,
-            payload=payload,
-            queue=queue,
-            catch_up=catch_up,
-            delay=delay,
-        )
-        self.schedules[name] = schedule
-        return schedule
-
-    def put_schedule(self, name: str, **definition: Any) -> Stored:
-        """Store a schedule now; takes what `schedule` takes, `connection`, and `by`: who acts."""
-        connection = definition.pop("connection", None)
-        operator = acting(definition.pop("by", None))
-        schedule = self._schedule(name=name, **definition)
-        return self._run(store.put_schedule(self.sql, schedule, operator), connection)
-
-    def list_schedules(self) -> list[dict[str, Any]]:
-        """All stored schedules, each a mapping with the SQL column names."""
-        return self._run(store.list_schedules(self.sql), None)
-
-    def tick(self) -> Ticked:
-        """One pass of the scheduler: insert the windows that are due, and their jobs."""
-        ticked = self._run(tick(self.sql), None)
-        if ticked.jobs:
-            self._run(ring(self.sql, self.settings.channel, ""), None)
-        return ticked
-
-    def _schedule(
-        self,
-        *,
-        task: Task[Any] | str,
-        payload: Mapping[str, Json] | None = None,
-        catch_up: str = "all",
-        **rest: Any,
-    ) -> Schedule:
-        if catch_up not in set(CatchUp):
-            raise ConfigError(f"catch_up {catch_up!r} is not valid: {', '.join(CatchUp)}")
-        return Schedule(
-            task=self.tasks.get(task) if isinstance(task, str) else task,
-            payload=payload or {},
-            catch_up=CatchUp(catch_up),
-            **rest,
-        )
 
     # -- work ----------------------------------------------------------------
 

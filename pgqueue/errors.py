@@ -11,6 +11,8 @@ PgQueueError
 ├── UniqueKeyTaken           another job holds the unique key (unique_mode="raise")
 ├── UniqueKeyBusy            an open transaction holds the unique key
 ├── JobNotFound              no job with that id, live or finished
+├── ScheduleNotFound         no schedule of that name, or no such window
+├── WindowBusy               the window's last job still waits or runs
 ├── JobBusy                  an open transaction holds the job's row
 ├── HandlerCrashed           the process of a handler died (isolation="process")
 ├── WrongState               the job is not in a state in which this can be done
@@ -131,6 +133,22 @@ class JobNotFound(PgQueueError, LookupError):
     def __init__(self, job_id: int) -> None:
         self.job_id = job_id
         super().__init__(f"job {job_id} does not exist, or retention has dropped it")
+
+
+class ScheduleNotFound(PgQueueError, LookupError):
+    """No schedule of that name, or no such window."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"{what} does not exist: `pgq schedule list` shows what there is")
+
+
+class WindowBusy(PgQueueError):
+    """The window's last job still waits or runs, so it cannot be run again."""
+
+    def __init__(self, window: str) -> None:
+        self.window = window
+        super().__init__(f"{window} still waits or runs: cancel its job, or wait for its end")
 
 
 class JobBusy(PgQueueError):

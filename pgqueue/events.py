@@ -246,6 +246,34 @@ class ScheduleFailed(Event):
     failures: int
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleLate(Event):
+    """A fire was handled `seconds` after it was due: nobody had ticked."""
+
+    schedule: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleUnhealthy(Event):
+    """A schedule's windows fail again and again, told at each further failure; or one is stuck,
+    told once by each worker that sees it.
+    """
+
+    schedule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulesUndeclared(Event):
+    """Code has declared these schedules before and does not any more; they go on firing.
+
+    Remove them with `pgq schedule remove`, or declare them again.
+    """
+
+    schedules: tuple[str, ...]
+
+
 Subscriber = Callable[[Event], object]
 Kinds = Collection[type[Event]] | None
 """Kinds of events; None means all."""

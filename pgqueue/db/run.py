@@ -62,6 +62,19 @@ Steps = Generator[Asked, Any, T]
 
 _BEGIN = Statement("begin isolation level read committed")
 _COMMIT = Statement("commit")
+_ROLLBACK = Statement("rollback")
+
+
+def in_transaction(steps: Steps[T]) -> Steps[T]:
+    """The steps as one transaction, for a connection in autocommit."""
+    yield _BEGIN
+    try:
+        result = yield from steps
+    except Exception:
+        yield _ROLLBACK
+        raise
+    yield _COMMIT
+    return result
 
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)

@@ -180,12 +180,61 @@ def _schedule_tables(metadata: MetaData) -> None:
         _required("failures", Integer(), "0"),
         Column("last_error", Text),
         Column("retry_at", _TIME),
+        _required("priority", SmallInteger(), "5"),
+        _required("tags", ARRAY(Text), "'{}'"),
+        Column("tenant", Text),
+        Column("timeout", Double),
+        _required("window_mode", Text(), "'window'"),
+        Column("catch_up_max_age", Double),
+        Column("catch_up_max_count", Integer),
+        _required("jitter", Double(), "0"),
+        Column("starts_at", _TIME),
+        Column("ends_at", _TIME),
+        Column("after_id", BigInteger),
+        _required("declared", Boolean(), "false"),
+        Column("paused_at", _TIME),
+        Column("paused_by", Text),
+        Column("pause_reason", Text),
         PrimaryKeyConstraint("id", name="schedules_pkey"),
         UniqueConstraint("name", name="schedules_name_key"),
     )
+    schedules.append_constraint(
+        ForeignKeyConstraint(
+            ["after_id"], [schedules.c.id], name="schedules_after_fkey", ondelete="SET NULL"
+        )
+    )
+    after = text("after_id is not null")
+    Index("schedules_after", schedules.c.after_id, postgresql_where=after)
+    cancelling = text("overlap = 'cancel-running'")
+    Index("schedules_cancelling", schedules.c.id, postgresql_where=cancelling)
     enabled = text("enabled")
     Index("schedules_due", schedules.c.next_run_at, postgresql_where=enabled)
-    Table(
+    _windows_tables(metadata, schedules)
+
+
+def _windows_tables(metadata: MetaData, schedules: Table) -> None:
+    backfills = Table(
+        "backfills",
+        metadata,
+        _identity(),
+        _required("schedule_id", BigInteger()),
+        _required("range_start", _TIME),
+        _required("range_end", _TIME),
+        _required("concurrency", Integer(), "1"),
+        _required("reached", _TIME),
+        _required("created_at", _TIME, "clock_now()"),
+        _required("created_by", Text()),
+        Column("cancelled_at", _TIME),
+        Column("finished_at", _TIME),
+        PrimaryKeyConstraint("id", name="backfills_pkey"),
+        ForeignKeyConstraint(
+            ["schedule_id"], [schedules.c.id], name="backfills_schedule_fkey", ondelete="CASCADE"
+        ),
+    )
+    Index("backfills_schedule", backfills.c.schedule_id)
+    unfinished = text("finished_at is null")
+    Index("backfills_open", backfills.c.id, postgresql_where=unfinished)
+    windows = Table(
         "windows",
         metadata,
         _identity(),
@@ -196,12 +245,33 @@ def _schedule_tables(metadata: MetaData) -> None:
         Column("job_id", BigInteger),
         _required("run", Integer(), "1"),
         _required("created_at", _TIME, "clock_now()"),
+        _required("held", Boolean(), "false"),
+        Column("backfill_id", BigInteger),
+        Column("outcome", Text),
+        Column("started_at", _TIME),
+        Column("finished_at", _TIME),
         PrimaryKeyConstraint("id", name="windows_pkey"),
         ForeignKeyConstraint(
             ["schedule_id"], [schedules.c.id], name="windows_schedule_fkey", ondelete="CASCADE"
         ),
+        ForeignKeyConstraint(
+            ["backfill_id"], [backfills.c.id], name="windows_backfill_fkey", ondelete="SET NULL"
+        ),
         UniqueConstraint("schedule_id", "window_start", "mode", name="windows_once"),
     )
+    _windows_indexes(windows)
+
+
+def _windows_indexes(windows: Table) -> None:
+    columns = windows.c
+    is_open = text("outcome is null and not held")
+    Index("windows_open", columns.schedule_id, columns.id, postgresql_where=is_open)
+    held = text("held and backfill_id is null")
+    Index("windows_held", columns.schedule_id, columns.window_start, postgresql_where=held)
+    filled = text("backfill_id is not null and outcome is null")
+    Index("windows_backfill", columns.backfill_id, columns.window_start, postgresql_where=filled)
+    has_job = text("job_id is not null")
+    Index("windows_job", columns.job_id, postgresql_where=has_job)
 
 
 def _maintenance_tables(metadata: MetaData) -> None:

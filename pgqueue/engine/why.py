@@ -179,7 +179,11 @@ def _of_row(job: _Waiting) -> list[Cause]:
         message = f"limit {job.blocked_on!r} has no room"
         causes.append(Cause("blocked", message, {"limit": job.blocked_on}))
     if job.state == "waiting":
-        message = "it waits for other jobs of its workflow"
+        message = (
+            "it waits for an earlier window of its schedule, or for the schedule it runs after"
+            if job.workflow_id is None
+            else "it waits for other jobs of its workflow"
+        )
         causes.append(Cause("waiting", message, {"workflow_id": job.workflow_id}))
     if job.run_at > job.now:
         causes.append(_of_future(job))

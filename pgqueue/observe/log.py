@@ -152,4 +152,10 @@ _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
         "schedule ticked",
     ),
     events.ScheduleFailed: lambda _: ("error", "a schedule cannot be ticked"),
+    events.ScheduleLate: lambda _: ("warning", "a schedule was ticked late"),
+    events.ScheduleUnhealthy: lambda _: ("error", "a schedule is not healthy"),
+    events.SchedulesUndeclared: lambda _: (
+        "warning",
+        "schedules that code no longer declares go on: declare or remove them",
+    ),
 }

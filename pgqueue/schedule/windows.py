@@ -55,6 +55,9 @@ def due_windows(
     catch_up: CatchUp,
     limit: int,
     grace: timedelta = ON_TIME,
+    max_age: timedelta | None = None,
+    max_count: int | None = None,
+    ends_at: datetime | None = None,
 ) -> Due:
     """Return the windows whose fires lie in [next_run_at, now], at most `limit` of them.
 
@@ -62,39 +65,46 @@ def due_windows(
     `next_run_at`). The first window starts there, so a changed expression leaves no hole and no
     overlap; it is ignored when it is not before the fire, which is what setting `next_run_at` back
     leads to: the windows then come out as they did the first time. `grace` is for CatchUp.NONE.
+    Of what was missed, fires older than `max_age` are left out, and all but the newest `max_count`.
+    No fire comes after `ends_at`.
     Raises ValueError when `limit` is below 1 or an instant has no zone.
     """
     if limit < 1:
         raise ValueError(f"limit is {limit}: a pass that may handle nothing never ends")
     now, next_run_at = utc(now), utc(next_run_at)
+    until = now if ends_at is None else min(now, utc(ends_at))
     if now < next_run_at:
         return Due((), next_run_at)
     # A stored next_run_at that is a fire is taken as it stands: no clock comes into it, so all
     # tickers agree. One that is none (set by SQL, or left by the expression before an edit) is
     # where a range begins: taken for a fire, it would cut a window in two that exists as one.
     first = cron.next(next_run_at - _MICRO)
-    begin = _begin(cron, first, now, catch_up, grace)
-    fires = list(islice(cron.between(begin, now), limit + 1))
+    age = grace if catch_up is CatchUp.NONE else max_age
+    begin = first if catch_up is not CatchUp.LATEST else max(first, cron.previous(until + _MICRO))
+    if age is not None:
+        # Strictly younger than that: of a minutely schedule one fire is younger than 60 s, not two.
+        begin = max(begin, cron.next(now - age))
+    if max_count is not None:
+        begin = _newest(cron, begin, until, max_count)
+    fires = list(islice(cron.between(begin, until), limit + 1))
     if not fires:
         return Due((), begin)
     handled = fires[:limit]
     following = fires[limit] if len(fires) > limit else cron.next(handled[-1])
-    whole = catch_up is CatchUp.ALL or (catch_up is CatchUp.LATEST and begin == first)
+    whole = begin == first and catch_up is not CatchUp.NONE
     last = None if last_window_end is None else utc(last_window_end)
     start = _start(cron, handled[0], last, skipped=not whole)
     return Due(_tile(start, handled), following)
 
 
-def _begin(
-    cron: Cron, first: datetime, now: datetime, catch_up: CatchUp, grace: timedelta
-) -> datetime:
-    """Return the first fire from `first` on that the policy does not skip; may lie after now."""
-    if catch_up is CatchUp.LATEST:
-        return max(first, cron.previous(now + _MICRO))
-    if catch_up is CatchUp.NONE:
-        # Strictly younger than the grace: a minutely schedule has one fire in 60 s, never two.
-        return max(first, cron.next(now - grace))
-    return first
+def _newest(cron: Cron, first: datetime, until: datetime, count: int) -> datetime:
+    """Return the oldest of the newest `count` fires in [first, until]."""
+    fire = until + _MICRO
+    for _ in range(count):
+        if fire <= first:
+            return first
+        fire = cron.previous(fire)
+    return max(first, fire)
 
 
 def _start(

@@ -117,6 +117,12 @@ with
     on conflict do nothing
     returning id
   ),
+  -- The windows they are the jobs of are open again.
+  reopened_windows as (
+    update pgqueue.windows
+    set outcome = null, started_at = null, finished_at = null
+    where job_id = any(array(select id from revived_jobs))
+  ),
   removed_jobs as (
     delete from pgqueue.finished_jobs
     using targets

@@ -11,24 +11,31 @@ select
   case when next_run_at between '0001-01-02 UTC' and '9999-12-30 UTC' then next_run_at end,
   failures,
   (
-    select max(window_end)
+    select window_end
     from pgqueue.windows
     where windows.schedule_id = schedules.id
       and windows.mode = 'window'
       -- Before, not at: with next_run_at set back the first window comes out as it did.
       and windows.window_end < schedules.next_run_at
+      -- They tile, so the last to begin is the last to end; its index gives it at once.
+      and windows.window_start < schedules.next_run_at
+    order by windows.window_start desc
+    limit 1
   ) as last_window_end,
-  pgqueue.clock() as now
+  pgqueue.clock() as now,
+  overlap, priority, tags, tenant, timeout, window_mode, catch_up_max_age, catch_up_max_count,
+  jitter, ends_at, after_id
 from pgqueue.schedules
 where enabled
   and next_run_at <= pgqueue.clock()
+  and (ends_at is null or next_run_at <= ends_at)
   and (retry_at is null or retry_at <= pgqueue.clock())
 order by next_run_at, id
 limit %(n)s
 for update skip locked
 
 -- Seconds until the next schedule is due: the first by the index, or one that failed and is to be
--- tried again.
+-- tried again. And whether a window or a backfill waits for a tick.
 -- name: seconds_to_next_schedule
 select
   extract(
@@ -38,6 +45,7 @@ select
         from pgqueue.schedules
         where enabled
           and (retry_at is null or retry_at <= pgqueue.clock())
+          and (ends_at is null or next_run_at <= ends_at)
         order by next_run_at
         limit 1
       ),
@@ -46,68 +54,29 @@ select
         from pgqueue.schedules
         where enabled
           and retry_at > pgqueue.clock()
+          and (ends_at is null or next_run_at <= ends_at)
       )
     ) - pgqueue.clock()
-  )::double precision
+  )::double precision,
+  exists (select from pgqueue.windows where held and backfill_id is null)
+    or exists (select from pgqueue.backfills where finished_at is null)
 
--- Inserts the windows of one schedule that do not exist yet, and one job for each that it really
--- inserted; returns how many.
--- name: insert_windows
-with
-  new_windows as (
-    insert into pgqueue.windows (schedule_id, window_start, window_end, mode, job_id)
-    select
-      %(schedule_id)s,
-      asked.window_start,
-      asked.window_end,
-      'window',
-      nextval(pg_get_serial_sequence('pgqueue.jobs', 'id'))
-    from unnest(
-      %(window_starts)s::timestamptz[],
-      %(window_ends)s::timestamptz[]
-    ) as asked (window_start, window_end)
-    on conflict (schedule_id, window_start, mode) do nothing
-    returning job_id, window_start, window_end, mode
-  ),
-  new_jobs as (
-    insert into pgqueue.jobs (
-      id, task, queue, payload, run_at, scheduled_at, max_attempts, unique_key
-    )
-    select
-      new_windows.job_id,
-      %(task)s,
-      %(queue)s,
-      asked.payload::jsonb,
-      greatest(
-        new_windows.window_end + %(delay)s * interval '1 second',
-        pgqueue.clock_now()
-      ),
-      new_windows.window_end + %(delay)s * interval '1 second',
-      %(max_attempts)s,
-      'schedule:' || %(schedule_id)s::text || ':'
-        || extract(epoch from new_windows.window_start)::bigint || ':' || new_windows.mode
-    from new_windows
-    join unnest(
-      %(window_starts)s::timestamptz[],
-      %(payloads)s::text[]
-    ) as asked (window_start, payload) using (window_start)
-    order by new_windows.window_start
-    returning id
-  )
-select count(*)
-from new_jobs
-
--- Moves a schedule on after its windows were inserted.
--- name: advance_schedule
+-- Moves schedules on after their windows were inserted.
+-- name: advance_schedules
 update pgqueue.schedules
 set
-  next_run_at = %(next_run_at)s,
-  last_run_at = coalesce(%(last_run_at)s::timestamptz, last_run_at),
+  next_run_at = moved.next_run_at,
+  last_run_at = coalesce(moved.last_run_at, schedules.last_run_at),
   failures = 0,
   last_error = null,
   retry_at = null
-where id = %(schedule_id)s
-returning id
+from unnest(
+  %(schedule_ids)s::bigint[],
+  %(next_run_ats)s::timestamptz[],
+  %(last_run_ats)s::timestamptz[]
+) as moved (schedule_id, next_run_at, last_run_at)
+where schedules.id = moved.schedule_id
+returning schedules.id
 
 -- Marks a schedule that could not be ticked; it is tried again after a wait that doubles up to an
 -- hour, and the others go on meanwhile.
@@ -121,17 +90,21 @@ where id = %(schedule_id)s
 returning failures
 
 -- Adds a schedule, or changes the one of that name. A changed time starts from now; unchanged, the
--- place it has reached is kept.
+-- place it has reached is kept. Whether it is paused is not touched.
 -- name: put_schedule
 with
   put as (
     insert into pgqueue.schedules (
       name, cron, timezone, task, queue, payload, catch_up, delay, max_attempts,
-      window_parameters, next_run_at
+      window_parameters, next_run_at, overlap, priority, tags, tenant, timeout, window_mode,
+      catch_up_max_age, catch_up_max_count, jitter, starts_at, ends_at, after_id, declared
     )
     values (
       %(name)s, %(cron)s, %(timezone)s, %(task)s, %(queue)s, %(payload)s::jsonb, %(catch_up)s,
-      %(delay)s, %(max_attempts)s, %(window_parameters)s::text[], %(next_run_at)s
+      %(delay)s, %(max_attempts)s, %(window_parameters)s::text[], %(next_run_at)s, %(overlap)s,
+      %(priority)s, %(tags)s::text[], %(tenant)s, %(timeout)s, %(window_mode)s,
+      %(catch_up_max_age)s, %(catch_up_max_count)s, %(jitter)s, %(starts_at)s, %(ends_at)s,
+      %(after_id)s, %(declared)s
     )
     on conflict (name) do update
     set
@@ -144,8 +117,23 @@ with
       delay = excluded.delay,
       max_attempts = excluded.max_attempts,
       window_parameters = excluded.window_parameters,
+      overlap = excluded.overlap,
+      priority = excluded.priority,
+      tags = excluded.tags,
+      tenant = excluded.tenant,
+      timeout = excluded.timeout,
+      window_mode = excluded.window_mode,
+      catch_up_max_age = excluded.catch_up_max_age,
+      catch_up_max_count = excluded.catch_up_max_count,
+      jitter = excluded.jitter,
+      starts_at = excluded.starts_at,
+      ends_at = excluded.ends_at,
+      after_id = excluded.after_id,
+      declared = excluded.declared,
       next_run_at = case
-        when schedules.cron = excluded.cron and schedules.timezone = excluded.timezone
+        when schedules.cron = excluded.cron
+          and schedules.timezone = excluded.timezone
+          and schedules.starts_at is not distinct from excluded.starts_at
           then schedules.next_run_at
         else excluded.next_run_at
       end,
@@ -172,9 +160,126 @@ from put
 -- name: list_schedules
 select
   id, name, cron, timezone, task, queue, payload, enabled, catch_up, overlap, delay, next_run_at,
-  last_run_at, failures, last_error
+  last_run_at, failures, last_error, priority, tags, tenant, timeout, window_mode,
+  catch_up_max_age, catch_up_max_count, jitter, starts_at, ends_at,
+  (
+    select parents.name
+    from pgqueue.schedules as parents
+    where parents.id = schedules.after_id
+  ) as after,
+  declared, paused_at, paused_by, pause_reason
 from pgqueue.schedules
+where %(name)s::text is null or name = %(name)s
 order by name
+
+-- What the jobs of a schedule have in common, and its time; the row is locked.
+-- name: lock_schedule
+select
+  id, task, queue, payload, delay, max_attempts, window_parameters, overlap, priority, tags, tenant,
+  timeout, jitter, after_id, cron, timezone, window_mode, pgqueue.clock()
+from pgqueue.schedules
+where name = %(name)s
+for update
+
+-- name: find_schedule_id
+select id, window_mode
+from pgqueue.schedules
+where name = %(name)s
+
+-- Which schedules run after this one, however far away.
+-- name: find_followers
+with recursive followers as (
+  select id
+  from pgqueue.schedules
+  where after_id = %(id)s
+  union
+  select schedules.id
+  from followers
+  join pgqueue.schedules on schedules.after_id = followers.id
+)
+select id
+from followers
+
+-- Schedules that code has declared and declares no longer, of tasks that this code knows.
+-- name: find_undeclared
+select name
+from pgqueue.schedules
+where declared
+  and name <> all(%(names)s::text[])
+  and task = any(%(tasks)s::text[])
+order by name
+
+-- Lets a schedule fire no more; no row comes back when it was paused already.
+-- name: pause_schedule
+with
+  paused_schedule as (
+    update pgqueue.schedules
+    set
+      enabled = false,
+      paused_at = pgqueue.clock_now(),
+      paused_by = %(who)s,
+      pause_reason = %(reason)s
+    where name = %(name)s
+      and enabled
+    returning name
+  ),
+  recorded as (
+    insert into pgqueue.audit_log (who, source, action, target, details)
+    select
+      %(who)s, %(source)s, 'pause', 'schedule ' || name,
+      jsonb_strip_nulls(jsonb_build_object('reason', %(reason)s::text))
+    from paused_schedule
+  )
+select name
+from paused_schedule
+
+-- Lets it fire again; what it has missed is for its catch-up policy.
+-- name: resume_schedule
+with
+  resumed_schedule as (
+    update pgqueue.schedules
+    set enabled = true, paused_at = null, paused_by = null, pause_reason = null
+    where name = %(name)s
+      and not enabled
+    returning name
+  ),
+  recorded as (
+    insert into pgqueue.audit_log (who, source, action, target)
+    select %(who)s, %(source)s, 'resume', 'schedule ' || name
+    from resumed_schedule
+  )
+select name
+from resumed_schedule
+
+-- Removes a schedule with its windows; jobs stay. A held one would wait for ever: its id comes back.
+-- name: remove_schedule
+with
+  held_jobs as materialized (
+    select windows.job_id
+    from pgqueue.windows
+    join pgqueue.schedules on schedules.id = windows.schedule_id
+    where schedules.name = %(name)s
+      and windows.held
+  ),
+  removed_schedule as (
+    delete from pgqueue.schedules
+    where name = %(name)s
+    returning name
+  ),
+  recorded as (
+    insert into pgqueue.audit_log (who, source, action, target)
+    select %(who)s, %(source)s, 'remove', 'schedule ' || name
+    from removed_schedule
+  )
+select held_jobs.job_id
+from removed_schedule
+left join held_jobs on true
+
+-- The line of the audit log for what is done in several statements.
+-- name: record_schedule_deed
+insert into pgqueue.audit_log (who, source, action, target, details)
+values (%(who)s, %(source)s, %(action)s, 'schedule ' || %(name)s::text, %(details)s::jsonb)
+returning id
 
 -- name: clock
 select pgqueue.clock()

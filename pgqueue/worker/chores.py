@@ -20,6 +20,7 @@ from pgqueue.engine.rescue import rescue_jobs
 from pgqueue.engine.retention import apply_retention
 from pgqueue.engine.sweep import sweep
 from pgqueue.events import DaysDropped, DutyFailed, JobsRescued, emit
+from pgqueue.schedule.release import Memory, settle_windows
 from pgqueue.worker.link import Link, LinkDown
 
 HOLD = 10.0
@@ -175,12 +176,14 @@ def worker_chores(
             yield from ring(sql, channel, "")
         return False
 
+    memory = Memory()
     return [
         Chore(name="rescue", steps=rescue, at_most=rescue_every, allowed=may_rescue),
         Chore(name="expiry", steps=lambda _: _expiry(sql)),
         Chore(name="partitions", steps=lambda _: _partitions(sql)),
         Chore(name="retention", steps=lambda link: _retention(sql, link), slow=True),
         Chore(name="sweep", steps=lambda _: _sweep(sql), slow=True),
+        Chore(name="windows", steps=lambda _: _windows(sql, memory)),
     ]
 
 
@@ -205,4 +208,9 @@ def _retention(sql: Mapping[str, str], link: Link) -> Steps[bool]:
 
 def _sweep(sql: Mapping[str, str]) -> Steps[bool]:
     yield from sweep(sql)
+    return False
+
+
+def _windows(sql: Mapping[str, str], memory: Memory) -> Steps[bool]:
+    yield from settle_windows(sql, memory)
     return False

@@ -44,6 +44,9 @@ class Hand:
         """Called when something is to be written: wakes the writer."""
         self.on_free: Callable[[], None] = _nothing
         """Called when a slot has become free, or what ended is written: wakes the claim loop."""
+        self.windows: set[int] = set()
+        """Which of them are the jobs of windows, that others may wait for."""
+        self.on_window_ended: Callable[[], None] = _nothing
         self._writing: list[Outcome] = []
         self._held: list[Outcome] = []
         self._known_held: set[int] = set()
@@ -86,6 +89,12 @@ class Hand:
 
     def written(self) -> None:
         self._writing = []
+
+    def let_followers_go(self, written: Iterable[int]) -> None:
+        """The ends of these jobs are in the database: windows may wait for them."""
+        if self.windows and (ended := self.windows.intersection(written)):
+            self.windows -= ended
+            self.on_window_ended()
 
     def hold(
         self, tried: Iterable[Outcome], held: Sequence[Outcome], now: float

@@ -29,6 +29,8 @@ from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.slots import Slots, handed_back
 
+WINDOW_KEY = "schedule:"
+"""What the unique keys of windows' jobs begin with."""
 BATCH = 500
 """Most jobs claimed in one round."""
 
@@ -80,7 +82,8 @@ class ClaimLoop:
         self._has_more = False
         self._next_poll = 0.0
         self._rest = FIRST_REST
-        self._took_at = 0.0
+        self.took_at = 0.0
+        """When a claim brought jobs last, on the monotonic clock."""
         self._found_nothing = False
         self._reconciled = 0
         self.lost_replies = 0
@@ -162,7 +165,7 @@ class ClaimLoop:
         # What was in hand before the look may have enqueued more than the look could see.
         was_empty = self._hand.is_empty
         self._found_nothing = False
-        if self._hand.waiting and now - self._took_at > KEEP_WAITING:
+        if self._hand.waiting and now - self.took_at > KEEP_WAITING:
             self._give_up_waiting()
             # It promised slots that did not come: what is given back would be fetched again.
             self._pace.forget(now)
@@ -246,7 +249,7 @@ class ClaimLoop:
         if not claimed.jobs:
             return
         self.idle.clear()
-        self._took_at = time.monotonic()
+        self.took_at = time.monotonic()
         if is_wanted(JobsClaimed):
             ids = tuple(job.id for job in claimed.jobs)
             emit(JobsClaimed(self._worker_id(), ids, claimed.lease))
@@ -258,6 +261,8 @@ class ClaimLoop:
                 self._hand.end(handed_back(job))
             else:
                 self._hand.waiting.append(job)
+            if job.unique_key is not None and job.unique_key.startswith(WINDOW_KEY):
+                self._hand.windows.add(job.id)
         if not self._may_claim():
             self._give_up_waiting()
         self._slots.fill()

@@ -22,7 +22,7 @@ from pgqueue.events import (
     WorkerStopping,
     emit,
 )
-from pgqueue.schedule.store import Schedule, put_schedule
+from pgqueue.schedule.store import Schedule, put_declared
 from pgqueue.settings import Settings, described_target
 from pgqueue.tasks.isolation import refuse_in_a_child_that_starts
 from pgqueue.tasks.registry import Registry
@@ -87,6 +87,7 @@ class Worker:
             hurry=self._hurry,
         )
         self._hand = self._conveyor.hand
+        self._hand.on_window_ended = lambda: self._hurry("windows")
         self._claims = self._conveyor.claims
         self._upkeep_link = Link("upkeep", conninfo)
         self._health: HealthServer | None = None
@@ -97,6 +98,7 @@ class Worker:
             wake=self._claims.wake,
             wake_scheduler=lambda: self._hurry("tick"),
         )
+        self._ticker = Ticker(sql, self._upkeep_link, settings, self._listener, self._claims.wake)
         self._loop_seen = time.monotonic()
         self._stopping = ""
 
@@ -192,7 +194,8 @@ class Worker:
             raise error
 
     async def _stop_when_idle(self) -> None:
-        await self._claims.idle.wait()
+        link = Link("windows", self._conninfo)
+        await self._ticker.until_idle(self._claims, link, ticks=self._ticks)
         self.stop("nothing left to do")
 
     async def _watch_loop(self) -> None:
@@ -213,8 +216,7 @@ class Worker:
     def _enter(self) -> None:
         with connect(self._conninfo()) as connection:
             check_version(connection, self._settings.schema_name)
-            for schedule in self._schedules:
-                run(connection, put_schedule(self._sql, schedule))
+            run(connection, put_declared(self._sql, self._schedules, self._tasks.names()))
             self._id = run(connection, self._registration())
             if not self._options.burst:
                 run(connection, tell_unknown_tasks(self._sql, self._id, self._options.queues))
@@ -273,11 +275,9 @@ class Worker:
         ]
         # The hourly chore makes them ahead; this one is for a handler that met a missing day.
         duties.append(Duty("partitions", PARTITIONS_EVERY, self._make_partitions, due=math.inf))
+        duties.append(Duty("windows", math.inf, self._ticker.let_go, due=math.inf))
         if self._ticks:
-            ticker = Ticker(
-                self._sql, self._upkeep_link, settings, self._listener, self._claims.wake
-            )
-            duties.append(Duty("tick", settings.poll_interval, ticker.turn))
+            duties.append(Duty("tick", settings.poll_interval, self._ticker.turn))
         if every := settings.stats_interval:
             line = StatsLine(self._sql, self._upkeep_link, self.worker_id, self._done, queues)
             duties.append(Duty("statistics", every, line.tell, due=time.monotonic() + every))

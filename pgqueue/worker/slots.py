@@ -91,6 +91,7 @@ class Slots:
             return
         if settled.written:
             self._hand.tally.completed += 1
+            self._hand.let_followers_go((settled.outcome.job_id,))
         else:
             self._hand.end(settled.outcome)
 

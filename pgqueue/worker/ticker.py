@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Mapping
 
+from pgqueue.db.run import Steps
 from pgqueue.engine.notify import LISTENING_REST, ring
-from pgqueue.schedule.tick import seconds_to_next, tick
+from pgqueue.events import DutyFailed, emit
+from pgqueue.schedule.release import let_go
+from pgqueue.schedule.tick import look_ahead, tick
 from pgqueue.settings import Settings
-from pgqueue.worker.link import Link
+from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.listener import Listener
+from pgqueue.worker.loop import ClaimLoop
 
 SHORTEST_REST = 0.05
 
@@ -29,16 +35,65 @@ class Ticker:
         self._settings = settings
         self._listener = listener
         self._wake = wake
+        # A look that meets another one in the middle leaves its schedules to that one.
+        self._looking = asyncio.Lock()
 
     async def turn(self) -> float:
-        wait = await self._link.execute(seconds_to_next(self._sql))
-        if wait is None or wait > 0:
+        wait, is_held = await self._link.execute(look_ahead(self._sql))
+        is_due = wait is not None and wait <= 0
+        if not is_due and not is_held:
             # A schedule may be added or changed meanwhile: with hints on, one tells.
             rest = LISTENING_REST if self._listener.is_listening else 0.0
             longest = max(self._settings.poll_interval, rest)
             return min(longest, wait or longest)
-        ticked = await self._link.execute(tick(self._sql))
-        if ticked.jobs:
+        began = time.monotonic()
+        async with self._looking:
+            ticked = await self._link.execute(tick(self._sql))
+        if ticked.jobs or ticked.released:
             self._wake()
             await self._link.execute(ring(self._sql, self._settings.channel, ""))
-        return SHORTEST_REST
+        if is_due:
+            return SHORTEST_REST
+        # The worker that ends the job before a held one looks at once; this is for when it cannot,
+        # and takes at most 5 % of the time.
+        rest = max(self._settings.poll_interval, 20 * (time.monotonic() - began))
+        return rest if wait is None else min(rest, wait)
+
+    async def let_go(self) -> None:
+        """Let held windows go whose turn it is, for one of their jobs has ended here."""
+        async with self._looking:
+            released = await self._link.execute(let_go(self._sql))
+        if released:
+            self._wake()
+            await self._link.execute(ring(self._sql, self._settings.channel, ""))
+
+    async def until_idle(self, claims: ClaimLoop, link: Link, *, ticks: bool) -> None:
+        """Returns when nothing is due, and another look brings no job forth; closes the link."""
+        await claims.idle.wait()
+        brought, took_at = 1, 0.0
+        # What another one has let go meanwhile is there to be taken: nothing may have been.
+        while brought or claims.took_at != took_at:
+            took_at = claims.took_at
+            async with self._looking:
+                brought = await self._look(link, ticks=ticks)
+            claims.idle.clear()
+            claims.wake()
+            await claims.idle.wait()
+        await link.close()
+
+    async def _look(self, link: Link, *, ticks: bool) -> int:
+        try:
+            return await link.execute(bring_forth(self._sql, ticks=ticks))
+        except LinkDown:
+            return 1  # the link comes back by itself: look again
+        except Exception as error:  # noqa: BLE001 - told, and a burst has to end all the same
+            emit(DutyFailed("windows", f"{type(error).__name__}: {error}"))
+            return 0
+
+
+def bring_forth(sql: Mapping[str, str], *, ticks: bool) -> Steps[int]:
+    """Let held windows go, and with `ticks` insert what is due; returns how many jobs may run."""
+    if not ticks:
+        return (yield from let_go(sql))
+    ticked = yield from tick(sql)
+    return ticked.jobs + ticked.released

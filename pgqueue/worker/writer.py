@@ -140,6 +140,7 @@ class Writer:
 
     def _count(self, outcomes: Sequence[Outcome], written: Written) -> None:
         tally = self._hand.tally
+        self._hand.let_followers_go(written.applied)
         for outcome in outcomes:
             if outcome.job_id not in written.applied:
                 continue

@@ -47,5 +47,12 @@ def tick_on_command() -> None:
         sys.stdout.flush()
 
 
+def tick_for_ever() -> None:
+    """As a worker's scheduler does, until somebody kills us."""
+    while True:
+        pgq.tick()
+        time.sleep(0.05)
+
+
 if __name__ == "__main__":
-    tick_on_command()
+    tick_for_ever() if "ticking" in sys.argv else tick_on_command()

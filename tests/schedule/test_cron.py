@@ -22,7 +22,7 @@ DAYS_HINT = "allowed: 1-31, L or 15W"
 WEEKDAYS_HINT = "allowed: 0-7 or sun-sat, 1#2 (second Monday) or L5 (last Friday)"
 BESIDE = "fields 3 (day) and 5 (weekday): beside #, L or W the other must be *"
 COUNT = "fields; needs 5 (minute hour day month weekday) or 6 (second last)"
-NAMES = "@hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually"
+NAMES = "@hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually, @every 8h"
 NEVER = "it never fires: no date has all it asks for"
 
 REFUSED = [

@@ -190,7 +190,8 @@ async def test_an_interval_of_0_tells_nothing(
     pgq = PgQueue(database)
     worker = pgq.worker(burst=True)
     await worker.run()
-    assert [duty.name for duty in worker._duties()] == ["chores", "strays", "partitions", "tick"]
+    duties = ["chores", "strays", "partitions", "windows", "tick"]
+    assert [duty.name for duty in worker._duties()] == duties
     assert recorder.of(WorkerStats) == []
     pgq.close()
 

@@ -1,0 +1,130 @@
+-- Backfills: windows of the past, a few at a time.
+
+-- Backfills that are not finished, oldest first, with the schedule's part of their jobs; one that
+-- another ticker works on is skipped.
+-- name: lock_backfills
+select
+  backfills.id, backfills.reached, backfills.range_end, backfills.cancelled_at is not null,
+  (
+    select count(*)
+    from (
+      select
+      from pgqueue.windows
+      left join pgqueue.jobs on jobs.id = windows.job_id
+      where windows.backfill_id = backfills.id
+        and windows.outcome is null
+        and (windows.held or jobs.id is not null)
+      limit 1000
+    ) as open_ones
+  ) as open,
+  schedules.name
+from pgqueue.backfills
+join pgqueue.schedules on schedules.id = backfills.schedule_id
+where backfills.finished_at is null
+order by backfills.id
+limit 20
+for update of backfills skip locked
+
+-- name: advance_backfill
+update pgqueue.backfills
+set
+  reached = %(reached)s,
+  finished_at = case when %(is_finished)s then pgqueue.clock_now() end
+where id = %(id)s
+returning id
+
+-- name: add_backfill
+with
+  added_backfill as (
+    insert into pgqueue.backfills (
+      schedule_id, range_start, range_end, concurrency, reached, created_by
+    )
+    values (
+      %(schedule_id)s, %(range_start)s, %(range_end)s, %(concurrency)s, %(range_start)s, %(who)s
+    )
+    returning id
+  ),
+  recorded as (
+    insert into pgqueue.audit_log (who, source, action, target, details)
+    select
+      %(who)s, %(source)s, 'backfill', 'schedule ' || %(name)s::text,
+      jsonb_build_object(
+        'backfill', id, 'from', %(range_start)s::timestamptz, 'to', %(range_end)s::timestamptz,
+        'concurrency', %(concurrency)s::integer
+      )
+    from added_backfill
+  )
+select id
+from added_backfill
+
+-- An unfinished backfill of the same range: asking for it again goes on with it.
+-- name: find_backfill
+select id
+from pgqueue.backfills
+where schedule_id = %(schedule_id)s
+  and range_start = %(range_start)s
+  and range_end = %(range_end)s
+  and finished_at is null
+  and cancelled_at is null
+
+-- Stops a backfill: what is under way ends, what waits is cancelled. Returns the jobs that wait.
+-- name: cancel_backfill
+with
+  cancelled_backfill as (
+    update pgqueue.backfills
+    set cancelled_at = pgqueue.clock_now()
+    where id = %(id)s
+      and finished_at is null
+      and cancelled_at is null
+    returning id, schedule_id
+  ),
+  recorded as (
+    insert into pgqueue.audit_log (who, source, action, target, details)
+    select
+      %(who)s, %(source)s, 'cancel-backfill', 'schedule ' || schedules.name,
+      jsonb_build_object('backfill', cancelled_backfill.id)
+    from cancelled_backfill
+    join pgqueue.schedules on schedules.id = cancelled_backfill.schedule_id
+  )
+select windows.job_id
+from cancelled_backfill
+left join pgqueue.windows on windows.backfill_id = cancelled_backfill.id and windows.held
+
+-- Closes the windows of a cancelled backfill whose jobs were cancelled.
+-- name: close_cancelled
+update pgqueue.windows
+set held = false, outcome = 'cancelled'
+where backfill_id = %(id)s
+  and held
+  and not exists (
+    select
+    from pgqueue.jobs
+    where jobs.id = windows.job_id
+  )
+returning id
+
+-- Which of these spans no fire and no earlier backfill has covered, in their order.
+-- name: find_uncovered
+select asked.window_start
+from unnest(
+  %(window_starts)s::timestamptz[],
+  %(window_ends)s::timestamptz[]
+) as asked (window_start, window_end)
+where not exists (
+  select
+  from pgqueue.windows
+  where windows.schedule_id = %(schedule_id)s
+    and windows.mode in ('window', 'backfill')
+    and windows.window_start < asked.window_end
+    and windows.window_end > asked.window_start
+)
+order by asked.window_start
+
+-- name: list_backfills
+select
+  id, schedule, range_start, range_end, concurrency, reached, created_at, created_by, cancelled_at,
+  windows, waiting, open, completed, failed, state
+from pgqueue.backfill_status
+where %(schedule)s::text is null or schedule = %(schedule)s
+order by id desc
+limit 100

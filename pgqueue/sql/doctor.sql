@@ -1,0 +1,73 @@
+-- What `pgq doctor` looks at.
+
+-- Days for which partitions exist ahead of today, by state group.
+-- name: count_days_ahead
+select
+  parents.name,
+  count(children.oid) filter (
+    where right(children.relname, 8) > to_char(pgqueue.clock() at time zone 'UTC', 'YYYYMMDD')
+  )::integer as days
+from (
+  values
+    ('completed', 'pgqueue.finished_jobs_completed'::regclass),
+    ('failed', 'pgqueue.finished_jobs_failed'::regclass)
+) as parents (name, parent)
+left join pg_inherits on pg_inherits.inhparent = parents.parent
+left join pg_class as children on children.oid = pg_inherits.inhrelid
+group by parents.name
+order by parents.name
+
+-- Who keeps dead rows from being cleaned up, oldest first: sessions of more than five minutes in one
+-- transaction, prepared transactions, replication slots that hold a snapshot.
+-- name: find_old_snapshots
+select what, extract(epoch from age)::double precision as seconds
+from (
+  select
+    'process ' || pid || coalesce(' of ' || usename, '')
+      || coalesce(' (' || nullif(application_name, '') || ')', '') as what,
+    clock_timestamp() - xact_start as age
+  from pg_stat_activity
+  where xact_start < clock_timestamp() - interval '5 minutes'
+    and (backend_xmin is not null or backend_xid is not null)
+    and pid <> pg_backend_pid()
+    and backend_type = 'client backend'
+  union all
+  select 'prepared transaction ' || gid, clock_timestamp() - prepared
+  from pg_prepared_xacts
+  where prepared < clock_timestamp() - interval '5 minutes'
+  union all
+  select 'replication slot ' || slot_name, null
+  from pg_replication_slots
+  where xmin is not null
+    and not active
+) as holders
+order by age desc nulls last
+
+-- name: count_dead_workers
+select
+  count(*) filter (where alive) as living,
+  count(*) filter (where not alive) as silent,
+  (
+    select count(*)
+    from pgqueue.jobs
+    where state = 'running'
+      and not exists (
+        select
+        from pgqueue.worker_status
+        where worker_status.id = jobs.worker_id
+          and worker_status.alive
+      )
+  ) as orphaned
+from pgqueue.worker_status
+
+-- name: list_unknown_tasks
+select task, queue, jobs
+from pgqueue.unknown_tasks
+order by jobs desc, task
+limit 20
+
+-- name: list_failed_chores
+select name, last_error
+from pgqueue.chores
+where last_error is not null
+order by name

@@ -1,0 +1,239 @@
+-- Windows and their jobs: inserting them, giving them another job, looking at them.
+
+-- Inserts windows that do not exist yet, of any schedules, and one job for each that it really
+-- inserted; returns how many windows and jobs, by schedule. A held one's job waits for
+-- release_windows; one that is skipped gets no job.
+-- name: insert_windows
+with
+  asked as materialized (
+    select
+      schedule_id, window_start, window_end, payload, run_at, is_skipped,
+      -- The first of its schedule starts at once where none is under way: the row of the schedule
+      -- is locked, so nobody lets another one go meanwhile.
+      is_held
+        and not is_skipped
+        and not (
+          may_start
+          -- Two looks, each by its small index: one for both would walk all of its windows.
+          and not exists (
+            select
+            from pgqueue.windows
+            where windows.schedule_id = asked.schedule_id
+              and windows.held
+              and windows.backfill_id is null
+          )
+          and not exists (
+            select
+            from pgqueue.windows
+            join pgqueue.jobs on jobs.id = windows.job_id
+            where windows.schedule_id = asked.schedule_id
+              and windows.outcome is null
+              and not windows.held
+              and windows.backfill_id is null
+          )
+        ) as is_held,
+      task, queue, max_attempts, priority, tags, tenant, timeout
+    from unnest(
+      %(schedule_ids)s::bigint[],
+      %(window_starts)s::timestamptz[],
+      %(window_ends)s::timestamptz[],
+      %(payloads)s::text[],
+      %(run_ats)s::timestamptz[],
+      %(skipped)s::boolean[],
+      %(held)s::boolean[],
+      %(may_start)s::boolean[],
+      %(task)s::text[],
+      %(queue)s::text[],
+      %(max_attempts)s::integer[],
+      %(priority)s::smallint[],
+      %(tags)s::text[],
+      %(tenant)s::text[],
+      %(timeout)s::double precision[]
+    ) as asked (
+      schedule_id, window_start, window_end, payload, run_at, is_skipped, is_held, may_start,
+      task, queue, max_attempts, priority, tags, tenant, timeout
+    )
+  ),
+  new_windows as (
+    insert into pgqueue.windows (
+      schedule_id, window_start, window_end, mode, job_id, held, backfill_id, outcome
+    )
+    select
+      schedule_id,
+      window_start,
+      window_end,
+      %(mode)s,
+      case when not is_skipped then nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')) end,
+      is_held,
+      %(backfill_id)s::bigint,
+      case when is_skipped then 'skipped' end
+    from asked
+    -- What a fire or a backfill has covered is not filled in again.
+    where not (
+      %(mode)s in ('window', 'backfill')
+      and exists (
+        select
+        from pgqueue.windows
+        where windows.schedule_id = asked.schedule_id
+          and windows.mode in ('window', 'backfill')
+          and case
+            when %(mode)s = 'window' then windows.window_start = asked.window_start
+            else windows.window_start < asked.window_end
+              and windows.window_end > asked.window_start
+          end
+      )
+    )
+    on conflict (schedule_id, window_start, mode) do nothing
+    returning schedule_id, job_id, window_start, mode
+  ),
+  new_jobs as (
+    insert into pgqueue.jobs (
+      id, task, queue, payload, state, run_at, scheduled_at, max_attempts, priority, tags, tenant,
+      timeout, unique_key
+    )
+    select
+      new_windows.job_id,
+      asked.task,
+      asked.queue,
+      asked.payload::jsonb,
+      case when asked.is_held then 'waiting' else 'queued' end,
+      greatest(asked.run_at, pgqueue.clock_now()),
+      asked.run_at,
+      asked.max_attempts,
+      asked.priority,
+      asked.tags::text[],
+      asked.tenant,
+      asked.timeout,
+      'schedule:' || new_windows.schedule_id::text || ':'
+        || extract(epoch from new_windows.window_start)::bigint || ':' || new_windows.mode
+    from new_windows
+    join asked using (schedule_id, window_start)
+    where new_windows.job_id is not null
+    order by new_windows.schedule_id, new_windows.window_start
+    returning id
+  )
+select
+  new_windows.schedule_id,
+  count(*) as windows,
+  count(new_jobs.id) as jobs,
+  max(new_jobs.id) as job_id
+from new_windows
+left join new_jobs on new_jobs.id = new_windows.job_id
+group by new_windows.schedule_id
+
+-- Gives a window another job: a rerun, or a window that goes on to a later end. Returns its job and
+-- run; no row comes back while its last job lives.
+-- name: renew_window
+with
+  renewed_window as (
+    update pgqueue.windows
+    set
+      window_end = %(window_end)s,
+      job_id = nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')),
+      run = run + 1,
+      held = %(held)s,
+      outcome = null,
+      started_at = null,
+      finished_at = null,
+      created_at = pgqueue.clock_now()
+    where id = %(id)s
+      and not exists (
+        select
+        from pgqueue.jobs
+        where jobs.id = windows.job_id
+      )
+    returning id, schedule_id, job_id, run, window_start, mode
+  ),
+  new_job as (
+    insert into pgqueue.jobs (
+      id, task, queue, payload, state, max_attempts, priority, tags, tenant, timeout, unique_key
+    )
+    select
+      job_id,
+      %(task)s,
+      %(queue)s,
+      %(payload)s::jsonb,
+      case when %(held)s then 'waiting' else 'queued' end,
+      %(max_attempts)s,
+      %(priority)s,
+      %(tags)s::text[],
+      %(tenant)s,
+      %(timeout)s,
+      'schedule:' || schedule_id::text || ':' || extract(epoch from window_start)::bigint || ':'
+        || mode
+    from renewed_window
+  )
+select job_id, run
+from renewed_window
+
+-- A window by its schedule, start and mode.
+-- name: find_window_at
+select id
+from pgqueue.windows
+where schedule_id = %(schedule_id)s
+  and window_start = %(window_start)s
+  and mode = %(mode)s
+
+-- How many jobs of a schedule's regular windows live, held ones included.
+-- name: count_live_windows
+select
+  (
+    select count(*)
+    from pgqueue.windows
+    join pgqueue.jobs on jobs.id = windows.job_id
+    where windows.schedule_id = %(schedule_id)s
+      and windows.held
+      and windows.backfill_id is null
+  ) + (
+    select count(*)
+    from pgqueue.windows
+    join pgqueue.jobs on jobs.id = windows.job_id
+    where windows.schedule_id = %(schedule_id)s
+      and windows.outcome is null
+      and not windows.held
+      and windows.backfill_id is null
+  )
+
+-- Where the last completed window of a schedule ended, however it came; where none is, the start of
+-- its first one.
+-- name: find_last_success
+select coalesce(
+  (
+    select windows.window_end
+    from pgqueue.windows
+    left join pgqueue.finished_jobs as ended
+      on windows.outcome is null
+      and ended.id = windows.job_id
+      and ended.finished_at >= windows.created_at
+    where windows.schedule_id = %(schedule_id)s
+      and coalesce(windows.outcome, ended.state) = 'completed'
+      and not exists (
+        select
+        from pgqueue.jobs
+        where jobs.id = windows.job_id
+      )
+    order by windows.window_start desc
+    limit 1
+  ),
+  (
+    select min(windows.window_start)
+    from pgqueue.windows
+    where windows.schedule_id = %(schedule_id)s
+  )
+)
+
+-- name: list_windows
+select
+  id, schedule, window_start, window_end, mode, run, job_id, state, attempt, started_at,
+  finished_at, held, backfill_id, lag, duration
+from pgqueue.window_status
+where (%(schedule)s::text is null or schedule = %(schedule)s)
+  and (%(state)s::text is null or state = %(state)s)
+order by window_start desc, id desc
+limit %(n)s
+
+-- name: find_window
+select windows.id, schedules.name, windows.window_start, windows.window_end, windows.mode
+from pgqueue.windows
+join pgqueue.schedules on schedules.id = windows.schedule_id
+where windows.id = %(id)s
