@@ -8,11 +8,10 @@ from datetime import timedelta
 
 import pytest
 
-from cli.conftest import Said
 from proving import Clock, value
 from proving import rows as query
 
-Run = Callable[..., Said]
+Run = Callable[..., Any]
 
 AUDIT = "select source, action, target, details from pgqueue.audit_log order by id"
 
