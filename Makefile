@@ -57,7 +57,7 @@ demo: $(STAMP) ## From nothing to a digest; ARGS=--live reads public feeds
 
 .PHONY: test
 test: $(STAMP) ## Run all tests; ARGS="tests/engine -k claim" for some
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) ## The slow proofs: workers and servers killed for minutes
