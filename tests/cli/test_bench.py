@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def test_a_figure_that_could_not_be_had_is_told_and_fails_the_command(
     rows: Callable[[], int], pgq_command: Run, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No number of jobs is too many for every machine.
-    monkeypatch.setattr("pgqueue.cli.benching.Bench._wait_until_gone", lambda *_: False)
+    bench = import_module("pgqueue.cli.benching").Bench
+    waited = bench._wait_until_gone
+    monkeypatch.setattr(bench, "_wait_until_gone", lambda *how: waited(*how) and False)
     said = pgq_command("bench", "--jobs", "500", "--seconds", "3", "--json")
     assert said.code == 1
     errors = [row["error"] or "" for row in json.loads(said.out)]
