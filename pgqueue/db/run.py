@@ -77,6 +77,18 @@ def in_transaction(steps: Steps[T]) -> Steps[T]:
     return result
 
 
+def ask(statement: Statement) -> Steps[Rows]:
+    """A verb of one statement: its rows."""
+    rows: Rows = yield statement
+    return rows
+
+
+def ask_at_once(*statements: Statement) -> Steps[list[Rows]]:
+    """A verb of one batch: the rows of each statement."""
+    replies: list[Rows] = yield Batch(statements)
+    return replies
+
+
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 

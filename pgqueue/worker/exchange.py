@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 
-from pgqueue.db.run import Batch, Rows, Statement, Steps
+from pgqueue.db.run import Statement, ask, ask_at_once
 from pgqueue.engine.claim import STEADY_PLAN
 from pgqueue.engine.finish import Written, outcome_statements, parted, written_of_rows
 from pgqueue.engine.notes import Note, note_statements, unsaid
@@ -39,7 +39,7 @@ class Exchange:
             except psycopg.Error as error:
                 if isinstance(error, psycopg.errors.CheckViolation) and attempt == 1:
                     # No partition for today, so nothing could be finished: make it, try again.
-                    await self._link.execute(_one(Statement(self._sql["make_partitions"])))
+                    await self._link.execute(ask(Statement(self._sql["make_partitions"])))
                     continue
                 if not _is_poison(error):
                     raise
@@ -50,7 +50,7 @@ class Exchange:
     async def _attempt(self, outcomes: Sequence[Outcome], notes: Sequence[Note]) -> Written:
         said = note_statements(self._sql, notes, time.monotonic()) if notes else []
         writes = outcome_statements(self._sql, outcomes)
-        _, *replies = await self._link.execute(_batch([STEADY_PLAN, *said, *writes]))
+        _, *replies = await self._link.execute(ask_at_once(STEADY_PLAN, *said, *writes))
         written = written_of_rows(outcomes, replies[len(said) :])
         left = unsaid(notes, replies[: len(said)])
         if written.lost or left:
@@ -97,13 +97,3 @@ def _is_poison(error: psycopg.Error) -> bool:
     """
     # What the driver itself refuses has no sqlstate.
     return isinstance(error, psycopg.DataError) or (error.sqlstate or "")[:2] in {"23", "54"}
-
-
-def _batch(statements: list[Statement]) -> Steps[list[Rows]]:
-    replies: list[Rows] = yield Batch(tuple(statements))
-    return replies
-
-
-def _one(statement: Statement) -> Steps[Rows]:
-    rows: Rows = yield statement
-    return rows

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from pgqueue.db.run import Batch, Rows, Statement, Steps
+from pgqueue.db.run import ask_at_once
 from pgqueue.engine.claim import (
     STEADY_PLAN_NOT_DURABLE,
     Claimed,
@@ -193,7 +193,7 @@ class ClaimLoop:
         )
         self._hand.leases_in_flight.add(lease)
         try:
-            *_, rows = await self._link.execute(_batch(STEADY_PLAN_NOT_DURABLE, claim))
+            *_, rows = await self._link.execute(ask_at_once(STEADY_PLAN_NOT_DURABLE, claim))
         finally:
             # No turn of the event loop until the jobs are in hand, or they would count as strays.
             self._hand.leases_in_flight.discard(lease)
@@ -270,8 +270,3 @@ class ClaimLoop:
     def _give_up_waiting(self) -> None:
         while self._hand.waiting:
             self._hand.end(handed_back(self._hand.waiting.popleft()))
-
-
-def _batch(*statements: Statement) -> Steps[list[Rows]]:
-    replies: list[Rows] = yield Batch(statements)
-    return replies

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from pgqueue.db.pools import Pools, connect
-from pgqueue.db.run import Rows, Statement, Steps, run
+from pgqueue.db.run import Statement, Steps, ask, run
 from pgqueue.db.version import check_version
 from pgqueue.engine.notify import ring
 from pgqueue.engine.rescue import forget_worker, register_worker
@@ -306,7 +306,7 @@ class Worker:
         )
 
     async def _make_partitions(self) -> None:
-        await self._upkeep_link.execute(_one(Statement(self._sql["make_partitions"])))
+        await self._upkeep_link.execute(ask(Statement(self._sql["make_partitions"])))
 
     def _done(self) -> Done:
         tally = self._hand.tally
@@ -356,8 +356,3 @@ class Worker:
         with connect(self._conninfo()) as connection:
             self._id = run(connection, self._registration())
         self._event_loop.call_soon_threadsafe(self._claims.resume)
-
-
-def _one(statement: Statement) -> Steps[Rows]:
-    rows: Rows = yield statement
-    return rows

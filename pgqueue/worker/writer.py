@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from pgqueue.db.run import Rows, Statement, Steps
+from pgqueue.db.run import ask
 from pgqueue.engine.cancel import find_cancel_marks
 from pgqueue.engine.finish import Written
 from pgqueue.events import DutyFailed, EndingsHeldUp, LeasesLost, emit
@@ -132,7 +132,7 @@ class Writer:
 
     async def _stop_cancelled(self) -> None:
         running = list(self._hand.running.values())
-        marks = await self._link.execute(_one(find_cancel_marks(self._sql, running)))
+        marks = await self._link.execute(ask(find_cancel_marks(self._sql, running)))
         marked = {job_id for (job_id,) in marks}
         for job in running:
             if job.id in marked:
@@ -153,8 +153,3 @@ class Writer:
         if written.lost:
             ids = tuple(outcome.job_id for outcome in written.lost)
             emit(LeasesLost(self._worker_id(), ids))
-
-
-def _one(statement: Statement) -> Steps[Rows]:
-    rows: Rows = yield statement
-    return rows
