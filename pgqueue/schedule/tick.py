@@ -104,14 +104,10 @@ def tick(sql: Sql) -> Steps[Ticked]:
     return ticked
 
 
-def seconds_to_next(sql: Sql) -> Steps[float | None]:
-    """Seconds until a schedule is due, negative when one is already; None where there is none."""
-    seconds, _ = yield from look_ahead(sql)
-    return seconds
-
-
 def look_ahead(sql: Sql) -> Steps[tuple[float | None, bool]]:
-    """`seconds_to_next`, and whether a window is held or a backfill under way."""
+    """Seconds until a schedule is due, negative when one is already, None where there is none; and
+    whether a window is held or a backfill under way.
+    """
     ((seconds, is_held),) = yield Statement(sql["seconds_to_next_schedule"])
     return (None if seconds is None else float(seconds)), is_held
 

@@ -3,8 +3,8 @@
 A lane is (queue, priority). Its bound is the last (run_at, id) seen in it: with an old snapshot
 open, dead index entries pile up in front of the claim, and starting behind them keeps it flat. The
 bound lives here, in memory: a row would be the next hot dead row. What lands below it (a late
-commit, a hand-back) is found by sweeps from the start of the lane, and while a claim from the start
-is cheap the bound is not used at all.
+commit, a hand-back) is found by sweeps from the start of the lane. While a claim from the start is
+cheap and there is no backlog, the bound is not used at all.
 """
 
 from __future__ import annotations

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 
 from pgqueue import PgQueue
 from pgqueue.db.run import run
-from pgqueue.schedule.tick import seconds_to_next
+from pgqueue.schedule.tick import look_ahead
 from proving import Clock, rows
 
 
 def _next(pgq: PgQueue) -> float | None:
     with pgq.connection() as connection:
-        return run(connection, seconds_to_next(pgq.sql))
+        seconds, _ = run(connection, look_ahead(pgq.sql))
+        return seconds
 
 
 def _add(database: str, name: str, at: datetime) -> None:
