@@ -38,6 +38,7 @@ def queue_metadata(schema: str) -> MetaData:
     metadata = MetaData(schema=schema)
     _settings_tables(metadata)
     _jobs_tables(metadata)
+    _limit_tables(metadata)
     _schedule_tables(metadata)
     _maintenance_tables(metadata)
     return metadata
@@ -70,6 +71,8 @@ def _settings_tables(metadata: MetaData) -> None:
         Column("paused_at", _TIME),
         Column("paused_by", Text),
         Column("pause_reason", Text),
+        _required("limited", Boolean(), "false"),
+        Column("max_queued", Integer),
         PrimaryKeyConstraint("name", name="queues_pkey"),
     )
     Table(
@@ -121,8 +124,10 @@ def _jobs_tables(metadata: MetaData) -> None:
         Column("expires_at", _TIME),
         _required("crashes", Integer(), "0"),
         _required("suspect", Boolean(), "false"),
+        Column("admitted_seq", BigInteger),
         PrimaryKeyConstraint("id", name="jobs_pkey"),
     )
+    _limit_indexes(jobs)
     queued, running = text("state = 'queued'"), text("state = 'running'")
     columns = jobs.c
     Index(
@@ -145,7 +150,7 @@ def _jobs_tables(metadata: MetaData) -> None:
     carried_over = [
         Column(column.name, column.type, nullable=column.nullable)
         for column in columns
-        if column.name != "blocked_on"
+        if column.name not in {"blocked_on", "admitted_seq"}
     ]
     Table(
         "finished_jobs",
@@ -154,6 +159,80 @@ def _jobs_tables(metadata: MetaData) -> None:
         _required("finished_at", _TIME, "clock_now()"),
         Column("result", JSONB),
         PrimaryKeyConstraint("id", "finished_at", "state", name="finished_jobs_pkey"),
+    )
+
+
+def _limit_indexes(jobs: Table) -> None:
+    columns = jobs.c
+    admitted = text("admitted_seq is not null")
+    Index("jobs_admitted", columns.admitted_seq, postgresql_where=admitted)
+    Index(
+        "jobs_blocked",
+        columns.blocked_on,
+        text("coalesce(tenant, '')"),
+        columns.priority.desc(),
+        columns.run_at,
+        columns.id,
+        postgresql_where=text("blocked_on is not null"),
+    )
+    later = text("blocked_on = '@run_at'")
+    Index("jobs_later", columns.run_at, postgresql_where=later)
+    Index(
+        "jobs_ordered",
+        text("(limits[1])"),
+        columns.scheduled_at,
+        columns.id,
+        postgresql_where=text("starts_with(limits[1], 'ordered:')"),
+    )
+
+
+def _limit_tables(metadata: MetaData) -> None:
+    Table(
+        "limits",
+        metadata,
+        _required("name", Text()),
+        _required("declared", Boolean()),
+        Column("pattern", Text),
+        Column("running", Integer),
+        Column("starts", Integer),
+        Column("per", Double),
+        Column("on_failure", Text),
+        Column("until", _TIME),
+        _required("set_at", _TIME, "clock_now()"),
+        _required("set_by", Text()),
+        PrimaryKeyConstraint("name", "declared", name="limits_pkey"),
+    )
+    Table(
+        "task_limits",
+        metadata,
+        _required("task", Text()),
+        _required("names", ARRAY(Text)),
+        _required("set_at", _TIME, "clock_now()"),
+        PrimaryKeyConstraint("task", name="task_limits_pkey"),
+    )
+    starts = Table(
+        "limit_starts",
+        metadata,
+        _required("name", Text()),
+        _required("at", _TIME),
+    )
+    Index("limit_starts_at", starts.c.name, starts.c.at)
+    Index("limit_starts_age", starts.c.at)
+    Table(
+        "limit_turns",
+        metadata,
+        _required("name", Text()),
+        _required("tenant", Text()),
+        _required("at", _TIME, "clock_now()"),
+        PrimaryKeyConstraint("name", name="limit_turns_pkey"),
+    )
+    Table(
+        "order_holds",
+        metadata,
+        _required("name", Text()),
+        _required("job_id", BigInteger()),
+        _required("finished_at", _TIME),
+        PrimaryKeyConstraint("name", name="order_holds_pkey"),
     )
 
 

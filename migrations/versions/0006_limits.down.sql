@@ -1,0 +1,34 @@
+-- The schema before knows no job that waits for a limit.
+drop function pgqueue.limits_of(text, text, text, jsonb);
+drop function pgqueue.render_limits(text[], text, text, text, jsonb);
+drop function pgqueue.ready_on(text[]);
+drop function pgqueue.ready_state(text[]);
+
+drop index pgqueue.jobs_ordered;
+drop index pgqueue.jobs_later;
+drop index pgqueue.jobs_blocked;
+alter table pgqueue.jobs
+  drop constraint jobs_admitted,
+  drop column admitted_seq;
+
+update pgqueue.jobs
+set
+  state = case when state = 'blocked' then 'queued' else state end,
+  blocked_on = null,
+  limits = '{}',
+  run_at = greatest(run_at, pgqueue.clock_now())
+where limits <> '{}';
+
+alter table pgqueue.queues
+  drop column limited,
+  drop column max_queued;
+
+drop sequence pgqueue.admitted_seq;
+drop table pgqueue.order_holds;
+drop table pgqueue.limit_turns;
+drop table pgqueue.limit_starts;
+drop table pgqueue.task_limits;
+drop table pgqueue.limits;
+
+update pgqueue.schema_info
+set version = 5;
