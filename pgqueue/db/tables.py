@@ -41,6 +41,7 @@ def queue_metadata(schema: str) -> MetaData:
     _limit_tables(metadata)
     _schedule_tables(metadata)
     _maintenance_tables(metadata)
+    _workflow_tables(metadata)
     return metadata
 
 
@@ -415,4 +416,62 @@ def _maintenance_tables(metadata: MetaData) -> None:
         Column("last_seconds", Double),
         Column("last_error", Text),
         PrimaryKeyConstraint("name", name="chores_pkey"),
+    )
+
+
+def _workflow_tables(metadata: MetaData) -> None:
+    workflows = Table(
+        "workflows",
+        metadata,
+        _identity(),
+        _required("name", Text()),
+        _required("created_at", _TIME, "clock_now()"),
+        Column("open_job_id", BigInteger),
+        Column("cancelled_at", _TIME),
+        Column("finished_at", _TIME),
+        Column("outcome", Text),
+        Column("completed", BigInteger),
+        Column("failed", BigInteger),
+        Column("cancelled", BigInteger),
+        PrimaryKeyConstraint("id", name="workflows_pkey"),
+    )
+    finished = text("finished_at is not null")
+    Index("workflows_finished", workflows.c.finished_at, postgresql_where=finished)
+    nodes = Table(
+        "workflow_nodes",
+        metadata,
+        _required("job_id", BigInteger()),
+        _required("workflow_id", BigInteger()),
+        _required("name", Text()),
+        Column("group_name", Text),
+        _required("task", Text()),
+        _required("parent_failed", Text(), "'cancel'"),
+        _required("parent_cancelled", Text(), "'cancel'"),
+        Column("waits_for", BigInteger),
+        Column("outcome", Text),
+        Column("result", JSONB),
+        Column("started_at", _TIME),
+        Column("finished_at", _TIME),
+        PrimaryKeyConstraint("job_id", name="workflow_nodes_pkey"),
+        UniqueConstraint("workflow_id", "name", name="workflow_nodes_name_key"),
+    )
+    Index("workflow_nodes_order", nodes.c.workflow_id, nodes.c.job_id)
+    waiting = text("waits_for is not null")
+    Index("workflow_nodes_waiting", nodes.c.waits_for, postgresql_where=waiting)
+    dependencies = Table(
+        "job_dependencies",
+        metadata,
+        _required("child_id", BigInteger()),
+        _required("parent_id", BigInteger()),
+        PrimaryKeyConstraint("child_id", "parent_id", name="job_dependencies_pkey"),
+    )
+    Index("job_dependencies_parent", dependencies.c.parent_id, dependencies.c.child_id)
+    Table(
+        "workflow_news",
+        metadata,
+        _identity(),
+        _required("workflow_id", BigInteger()),
+        _required("job_id", BigInteger()),
+        _required("at", _TIME, "clock_now()"),
+        PrimaryKeyConstraint("workflow_id", "id", name="workflow_news_pkey"),
     )
