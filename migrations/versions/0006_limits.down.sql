@@ -1,4 +1,13 @@
 -- The schema before knows no job that waits for a limit.
+drop function pgqueue.enqueue_v1(
+  text, jsonb, text, integer, timestamptz, interval, text, text[], text, text, interval, integer,
+  double precision, timestamptz, jsonb, interval, text[]
+);
+drop function pgqueue.backlog(text, integer);
+drop view pgqueue.limit_usage;
+drop function pgqueue.admit(text[], bigint, text, double precision, integer);
+drop function pgqueue.limit_room(text, bigint, bigint);
+drop function pgqueue.limit_rule(text);
 drop function pgqueue.limits_of(text, text, text, jsonb);
 drop function pgqueue.render_limits(text[], text, text, text, jsonb);
 drop function pgqueue.ready_on(text[]);
@@ -7,6 +16,8 @@ drop function pgqueue.ready_state(text[]);
 drop index pgqueue.jobs_ordered;
 drop index pgqueue.jobs_later;
 drop index pgqueue.jobs_blocked;
+drop index pgqueue.jobs_blocked_queue;
+drop index pgqueue.jobs_admitted;
 alter table pgqueue.jobs
   drop constraint jobs_admitted,
   drop column admitted_seq;
