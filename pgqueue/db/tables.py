@@ -165,7 +165,7 @@ def _jobs_tables(metadata: MetaData) -> None:
 
 def _limit_indexes(jobs: Table) -> None:
     columns = jobs.c
-    admitted = text("admitted_seq is not null")
+    admitted, blocked = text("admitted_seq is not null"), text("blocked_on is not null")
     Index("jobs_admitted", columns.admitted_seq, postgresql_where=admitted)
     Index(
         "jobs_blocked",
@@ -174,9 +174,10 @@ def _limit_indexes(jobs: Table) -> None:
         columns.priority.desc(),
         columns.run_at,
         columns.id,
-        postgresql_where=text("blocked_on is not null"),
+        postgresql_where=blocked,
     )
     later = text("blocked_on = '@run_at'")
+    Index("jobs_blocked_queue", columns.queue, postgresql_where=blocked)
     Index("jobs_later", columns.run_at, postgresql_where=later)
     Index(
         "jobs_ordered",
