@@ -20,21 +20,24 @@ from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.db.version import check_version
 from pgqueue.engine import enqueue, inspect
-from pgqueue.engine.notify import Bell
+from pgqueue.engine.notify import EVENTS, Bell, ring
 from pgqueue.engine.result import polls, value_of
+from pgqueue.engine.steps import emit_event
 from pgqueue.errors import ConfigError, NotMigrated
-from pgqueue.job import Job, Json, NewJob, NewJobs, Retry
+from pgqueue.job import Job, Json, NewJob, NewJobs, NotStorable, Retry
 from pgqueue.maintenance import Maintenance
 from pgqueue.operations import Operations, checked_id
 from pgqueue.schedule.store import Schedule
 from pgqueue.scheduling import Scheduling
 from pgqueue.settings import Settings, read_settings
 from pgqueue.sql import load
-from pgqueue.tasks.names import checked_queue, task_name_of
+from pgqueue.tasks.names import checked_event, checked_queue, task_name_of
 from pgqueue.tasks.registry import Registry
+from pgqueue.tasks.stepping import checked_key
 from pgqueue.tasks.task import Options, Task, changed
 from pgqueue.version import __version__
 from pgqueue.worker.options import WorkerOptions
+from pgqueue.worker.results import json_of
 from pgqueue.worker.service import Worker
 
 # The second where a statement begins with a function of ours.
@@ -149,6 +152,40 @@ class PgQueue(Operations, Maintenance, Scheduling):
         """`enqueue` for async code."""
         named = self.tasks.get(task).using(**options)
         return await named.aenqueue_json({} if payload is None else payload)
+
+    def emit(
+        self, event: str, key: str | int, payload: Json = None, *, connection: Any = None
+    ) -> int:
+        """Say that something has happened: jobs in `job.wait_for(event, key)` go on with `payload`.
+
+        It counts for every job that was created before, also for one that comes to wait later.
+        With a `connection`, as in `using`, it is part of the caller's transaction. The payload is
+        JSON, 1 MB at most. Returns the event's id; raises ConfigError for what is not valid.
+        """
+        given = None if connection is None else borrowed(connection)
+        is_alone = given is None or commits_itself(given)
+        return self._run(self._emitting(event, key, payload, is_alone=is_alone), given)
+
+    async def aemit(
+        self, event: str, key: str | int, payload: Json = None, *, connection: Any = None
+    ) -> int:
+        """`emit` for async code."""
+        given = None if connection is None else await aborrowed(connection)
+        is_alone = given is None or commits_itself(given)
+        return await self._arun(self._emitting(event, key, payload, is_alone=is_alone), given)
+
+    def _emitting(self, event: str, key: str | int, payload: Json, *, is_alone: bool) -> Steps[int]:
+        name, known = checked_event(event), checked_key(key)
+        try:
+            text = json_of(payload)
+        except NotStorable as error:
+            raise ConfigError(f"payload of event {event!r} cannot be stored: {error}") from None
+        channel = self.settings.channel
+        notify = channel is not None and not is_alone
+        event_id = yield from emit_event(self.sql, name, known, text, notify=notify)
+        if is_alone:
+            yield from ring(self.sql, channel, EVENTS)
+        return event_id
 
     def get_job(self, job_id: int) -> Job:
         """A job by id, live or finished; raises JobNotFound."""

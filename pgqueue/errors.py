@@ -18,6 +18,7 @@ PgQueueError
 ├── WrongState               the job is not in a state in which this can be done
 ├── JobFailed                the awaited job ended as failed or cancelled
 ├── ResultTimeout            the awaited job has not ended in time
+├── EventTimeout             the event of job.wait_for has not come in time
 ├── LeaseLost                the job is no longer this worker's
 ├── TransactionEnded         a handler committed or rolled back what is ours to end
 ├── ChoreLost                a maintenance duty is in somebody else's hands
@@ -35,6 +36,8 @@ Verdict
 ├── Snooze(seconds)          try again then; counts as nothing
 ├── Cancel(reason)           stop here; the job ends as cancelled
 └── Fail(reason)             stop here; the job ends as failed, without another attempt
+
+Parked, a BaseException, is how job.sleep and job.wait_for leave a handler: not to be caught.
 
 Errors are built from facts, kept as attributes; the message tells the next step.
 """
@@ -202,6 +205,17 @@ class ResultTimeout(PgQueueError, TimeoutError):
         super().__init__(f"job {job_id} has not ended within {seconds:g} s; it goes on")
 
 
+class EventTimeout(PgQueueError, TimeoutError):
+    """The event that a job waited for has not come in time; every later try gets this, too."""
+
+    def __init__(self, event: str, key: str, seconds: float | None) -> None:
+        self.event = event
+        self.key = key
+        self.seconds = seconds
+        within = "in time" if seconds is None else f"within {seconds:g} s"
+        super().__init__(f"event {event!r} of {key!r} has not come {within}")
+
+
 class LeaseLost(PgQueueError):
     """The job is no longer this worker's: it was rescued, cancelled or has ended."""
 
@@ -323,6 +337,18 @@ class Fail(Verdict):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class Parked(BaseException):
+    """Leaves a handler that sleeps or waits: its job is put back for `seconds`, and costs no try.
+
+    Not an Exception, so that no `except Exception` keeps it. `waits` names a wait for an event.
+    """
+
+    def __init__(self, seconds: float, waits: str | None = None) -> None:
+        self.seconds = seconds
+        self.waits = waits
+        super().__init__(f"the handler is left for {seconds:g} s")
 
 
 def _checked_seconds(name: str, seconds: float) -> float:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
@@ -121,9 +121,23 @@ class JobHandle(Protocol):
 
     @property
     def cancelled(self) -> bool: ...
+    @property
+    def steps(self) -> JobSteps: ...
     def transaction(self) -> JobTransaction: ...
     def progress(self, percent: float, message: str) -> None: ...
     def log(self, message: str, level: str) -> None: ...
+
+
+class JobSteps(Protocol):
+    """The durable steps of a running job (tasks/stepping.py)."""
+
+    def step(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any: ...
+    def sleep(self, how_long: float | timedelta | datetime, name: str | None) -> Any: ...
+    def wait_for(
+        self, event: str, key: Any, timeout: float | timedelta | None, name: str | None
+    ) -> Any: ...
 
 
 class ResultReader(Protocol):
@@ -184,6 +198,42 @@ class Job:
         """
         return self._running().transaction()
 
+    def step(self, name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call the function once, keep what it returns, and give that back on every later try.
+
+        For an async handler an awaitable; the function may be sync or async. What it returns is
+        JSON, and comes back as JSON: 1 MB at most. With a parameter annotated as a psycopg
+        connection its writes and the note that it is done are one commit. What raises keeps
+        nothing. Raises LeaseLost if the job is no longer this worker's, and ConfigError for a name
+        that came before in this run of the handler.
+        """
+        return self._running().steps.step(name, function, args, kwargs)
+
+    def sleep(self, how_long: float | timedelta | datetime, *, name: str | None = None) -> Any:
+        """Sleep so many seconds, or until then, without a slot; awaited in an async handler.
+
+        The handler is left (by an exception that is no Exception) and called anew when the time
+        has come, which costs no try; then this returns at once. Without a name it is the first,
+        second, … sleep of the handler.
+        """
+        return self._running().steps.sleep(how_long, name)
+
+    def wait_for(
+        self,
+        event: str,
+        key: str | int,
+        *,
+        timeout: float | timedelta | None = None,
+        name: str | None = None,
+    ) -> Any:
+        """Wait for `pgq.emit(event, key, …)` without a slot; awaited in an async handler.
+
+        Returns what the event carried. It counts from the job's creation on, each event once for
+        each job. Without it the handler is left as by `sleep`. Raises EventTimeout after `timeout`
+        seconds, counted from the first try that came here.
+        """
+        return self._running().steps.wait_for(event, key, timeout, name)
+
     def progress(self, percent: float, message: str = "") -> None:
         """Say how far this try is, 0 to 100; seen by others within about half a second."""
         self._running().progress(percent, message)
@@ -226,13 +276,17 @@ class Ended(NamedTuple):
 
 
 class Requeued(NamedTuple):
-    """The job comes again after `delay` seconds; `uncounted` tries are given back."""
+    """The job comes again after `delay` seconds; `uncounted` tries are given back.
+
+    One that `waits` (the wait's name) comes at once if its event was delivered meanwhile.
+    """
 
     job_id: int
     lease: int
     delay: float = 0.0
     uncounted: int = 0
     error: str | None = None
+    waits: str | None = None
 
 
 Outcome = Ended | Requeued

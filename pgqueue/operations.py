@@ -70,18 +70,22 @@ class Operations(ABC):
 
     # -- run again -------------------------------------------------------------
 
-    def retry(self, *job_ids: int, by: Operator | None = None) -> Retried:
+    def retry(self, *job_ids: int, from_start: bool = False, by: Operator | None = None) -> Retried:
         """Run failed and cancelled jobs again, under their ids, and those that wait for a time now.
+
+        Durable steps that are done stay done, unless `from_start`.
 
         They get as many tries as their task's policy gives, at least one. Doing it twice is doing
         it once. A job whose unique key is taken is refused, the others go on; a completed one is
         refused, too: see `replay`.
         """
-        return self._run(self._retry(job_ids, by), None)
+        return self._run(self._retry(job_ids, by, from_start=from_start), None)
 
-    async def aretry(self, *job_ids: int, by: Operator | None = None) -> Retried:
+    async def aretry(
+        self, *job_ids: int, from_start: bool = False, by: Operator | None = None
+    ) -> Retried:
         """`retry` for async code."""
-        return await self._arun(self._retry(job_ids, by), None)
+        return await self._arun(self._retry(job_ids, by, from_start=from_start), None)
 
     def preview_retry(self, wanted: JobFilter, *, limit: int | None = None) -> Preview:
         """How many jobs `retry_many` would take, and the newest of them; changes nothing."""
@@ -92,19 +96,29 @@ class Operations(ABC):
         return await self._arun(self._preview_retry(wanted, limit), None)
 
     def retry_many(
-        self, wanted: JobFilter, *, limit: int | None = None, by: Operator | None = None
+        self,
+        wanted: JobFilter,
+        *,
+        limit: int | None = None,
+        from_start: bool = False,
+        by: Operator | None = None,
     ) -> Retried:
         """Retry the failed and cancelled jobs that fit, oldest first, at most `limit`.
 
         In transactions of at most 500 jobs. Raises ConfigError for a filter that asks for others.
         """
-        return self._run(self._retry_many(wanted, limit, by), None)
+        return self._run(self._retry_many(wanted, limit, by, from_start=from_start), None)
 
     async def aretry_many(
-        self, wanted: JobFilter, *, limit: int | None = None, by: Operator | None = None
+        self,
+        wanted: JobFilter,
+        *,
+        limit: int | None = None,
+        from_start: bool = False,
+        by: Operator | None = None,
     ) -> Retried:
         """`retry_many` for async code."""
-        return await self._arun(self._retry_many(wanted, limit, by), None)
+        return await self._arun(self._retry_many(wanted, limit, by, from_start=from_start), None)
 
     def replay(
         self,
@@ -264,19 +278,25 @@ class Operations(ABC):
         yield from ring(self.sql, self.settings.channel, "")
         return result
 
-    def _retry(self, job_ids: tuple[int, ...], by: Operator | None) -> Steps[Retried]:
+    def _retry(
+        self, job_ids: tuple[int, ...], by: Operator | None, *, from_start: bool
+    ) -> Steps[Retried]:
         ids = checked_ids(job_ids)
-        steps = retry_jobs.retry_jobs(self.sql, ids, acting(by), self._tries())
+        steps = retry_jobs.retry_jobs(
+            self.sql, ids, acting(by), self._tries(), from_start=from_start
+        )
         return self._rung(steps)
 
     def _preview_retry(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
         return retry_jobs.preview_retry(self.sql, checked_filter(wanted), checked_limit(limit))
 
     def _retry_many(
-        self, wanted: JobFilter, limit: int | None, by: Operator | None
+        self, wanted: JobFilter, limit: int | None, by: Operator | None, *, from_start: bool
     ) -> Steps[Retried]:
         fit, most = checked_filter(wanted), checked_limit(limit)
-        steps = retry_jobs.retry_matching(self.sql, fit, acting(by), self._tries(), most)
+        steps = retry_jobs.retry_matching(
+            self.sql, fit, acting(by), self._tries(), most, from_start=from_start
+        )
         return self._rung(steps)
 
     def _replay(

@@ -42,6 +42,7 @@ def queue_metadata(schema: str) -> MetaData:
     _schedule_tables(metadata)
     _maintenance_tables(metadata)
     _workflow_tables(metadata)
+    _steps_tables(metadata)
     return metadata
 
 
@@ -176,8 +177,8 @@ def _limit_indexes(jobs: Table) -> None:
         columns.id,
         postgresql_where=blocked,
     )
-    later = text("blocked_on = '@run_at'")
     Index("jobs_blocked_queue", columns.queue, postgresql_where=blocked)
+    later = text("blocked_on = '@run_at'")
     Index("jobs_later", columns.run_at, postgresql_where=later)
     Index(
         "jobs_ordered",
@@ -476,3 +477,41 @@ def _workflow_tables(metadata: MetaData) -> None:
         _required("at", _TIME, "clock_now()"),
         PrimaryKeyConstraint("workflow_id", "id", name="workflow_news_pkey"),
     )
+
+
+def _steps_tables(metadata: MetaData) -> None:
+    steps = Table(
+        "job_steps",
+        metadata,
+        _required("job_id", BigInteger()),
+        _required("kind", Text()),
+        _required("name", Text()),
+        _required("attempt", Integer()),
+        _required("created_at", _TIME, "clock_now()"),
+        Column("finished_at", _TIME),
+        Column("result", JSONB),
+        Column("wake_at", _TIME),
+        Column("event", Text),
+        Column("event_key", Text),
+        Column("event_id", BigInteger),
+        PrimaryKeyConstraint("job_id", "kind", "name", name="job_steps_pkey"),
+    )
+    waiting = text("kind = 'wait' and finished_at is null")
+    Index("job_steps_waiting", steps.c.event, steps.c.event_key, postgresql_where=waiting)
+    came = text("event_id is not null")
+    Index("job_steps_event", steps.c.job_id, steps.c.event_id, unique=True, postgresql_where=came)
+    events = Table(
+        "events",
+        metadata,
+        _identity(),
+        _required("name", Text()),
+        _required("key", Text()),
+        _required("payload", JSONB(), "'null'"),
+        _required("created_at", _TIME, "clock_now()"),
+        Column("delivered_at", _TIME),
+        PrimaryKeyConstraint("id", name="events_pkey"),
+    )
+    Index("events_of_key", events.c.name, events.c.key, events.c.id)
+    is_new, is_old = text("delivered_at is null"), text("delivered_at is not null")
+    Index("events_undelivered", events.c.created_at, events.c.id, postgresql_where=is_new)
+    Index("events_delivered", events.c.delivered_at, postgresql_where=is_old)

@@ -10,10 +10,10 @@ from psycopg.rows import tuple_row
 from pgqueue.errors import NotMigrated, SchemaTooNew
 from pgqueue.sql import rendered
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """What `schema_info.version` must be at least; raised by the migration that this code needs."""
 
-KNOWN_REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+KNOWN_REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 
 
 def found_revision(connection: psycopg.Connection[Any], schema: str) -> str | None:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pgqueue.db.run import Rows, Statement, Steps, array_of
 from pgqueue.engine.notes import Note
+from pgqueue.engine.steps import wake_delivered
 from pgqueue.errors import TransactionEnded
 from pgqueue.job import Ended, Outcome, Requeued
 
@@ -44,6 +45,8 @@ def outcome_statements(sql: Sql, outcomes: Sequence[Outcome]) -> list[Statement]
         statements.append(_finish(sql, ended))
     if requeued:
         statements.append(_requeue(sql, requeued))
+        if (wake := wake_delivered(sql, requeued)) is not None:
+            statements.append(wake)
     return statements
 
 

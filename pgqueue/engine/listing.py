@@ -8,6 +8,7 @@ from typing import Any
 
 from pgqueue.db.run import Rows, Statement, Steps
 from pgqueue.engine.filters import JobFilter
+from pgqueue.engine.steps import show_steps
 from pgqueue.errors import JobNotFound
 
 Sql = Mapping[str, str]
@@ -53,10 +54,12 @@ def find_row(sql: Sql, job_id: int) -> Steps[Record]:
 
 
 def show_job(sql: Sql, job_id: int) -> Steps[Record]:
-    """A job with every column, and with `timeline` and `logs`; raises JobNotFound."""
+    """A job with every column, with `timeline`, `steps` and `logs`; raises JobNotFound."""
     row = yield from find_row(sql, job_id)
+    steps = yield from show_steps(sql, job_id)
     lines = yield Statement(sql["find_logs"], {"id": job_id, "n": LOG_LINES})
-    return {**row, "timeline": timeline(row), "logs": _records(_LOG_COLUMNS, lines)}
+    logs = _records(_LOG_COLUMNS, lines)
+    return {**row, "timeline": timeline(row), "steps": steps, "logs": logs}
 
 
 def timeline(row: Mapping[str, Any]) -> list[Record]:

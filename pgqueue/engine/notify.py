@@ -25,6 +25,9 @@ Sql = Mapping[str, str]
 SCHEDULES = "!schedules"
 """What is said when a schedule has changed; no queue can be named so."""
 
+EVENTS = "!events"
+"""What is said when an event was emitted; pgqueue.emit() says it, too."""
+
 RING_EVERY = 0.01
 """Seconds between two hints for one queue from one process. A worker that was woken looks again
 after so many seconds by itself."""

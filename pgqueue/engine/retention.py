@@ -18,7 +18,7 @@ from pgqueue.db.run import Batch, Rows, Statement, Steps
 Sql = Mapping[str, str]
 
 LINES = 5000
-"""Log lines that one statement deletes at most; the statement names the number, too."""
+"""Log lines, or steps, that one statement deletes at most; the statements name it, too."""
 
 _PARTITION = re.compile(r"finished_jobs_(completed|failed)_\d{8}")
 _GROUP = re.compile(r"finished_jobs_(completed|failed)")
@@ -126,13 +126,19 @@ def _let_go(sql: Sql, day: Day, *, concurrently: bool) -> Steps[None]:
 
 
 def clean_day(sql: Sql, day: Day) -> Steps[int]:
-    """Delete the log lines of a day's jobs, in small statements; returns how many went."""
+    """Delete the log lines and steps of a day's jobs, in small statements; how many went."""
+    lines = yield from _clean(sql["clean_logs"], day)
+    steps = yield from _clean(sql["clean_steps"], day)
+    return lines + steps
+
+
+def _clean(statement: str, day: Day) -> Steps[int]:
     deleted, after = 0, 0
     place: int | None
     count: int
     while True:
         params = {"states": day.states, "day": day.date, "after": after}
-        ((place, count),) = yield Statement(sql["clean_logs"], params)
+        ((place, count),) = yield Statement(statement, params)
         deleted += count
         if place is None:
             return deleted

@@ -80,14 +80,21 @@ class Revival:
     states: tuple[str, ...] = RETRYABLE
     payloads: Mapping[int, str] = field(default_factory=dict)
     details: Mapping[str, Json] = field(default_factory=dict)
+    from_start: bool = False
 
 
 def retry_jobs(
-    sql: Sql, ids: Collection[int], operator: Operator, tries: Mapping[str, int]
+    sql: Sql,
+    ids: Collection[int],
+    operator: Operator,
+    tries: Mapping[str, int],
+    *,
+    from_start: bool = False,
 ) -> Steps[Retried]:
     """Retry jobs by id: failed and cancelled ones come back, those that wait for a time run now.
 
-    In batches of 500, each its own transaction. Doing it twice is doing it once.
+    What they have behind them as durable steps is kept, unless `from_start`. In batches of 500,
+    each its own transaction. Doing it twice is doing it once.
     """
     places = yield from _find_places(sql, sorted(set(ids)))
     later = [job_id for job_id, place in places.items() if place.is_later]
@@ -97,7 +104,8 @@ def retry_jobs(
         for job_id, place in places.items()
         if place.finished_at is not None and place.state in RETRYABLE
     ]
-    became = yield from _revive(sql, keys, Revival(operator, tries))
+    revival = Revival(operator, tries, details=_from_start(from_start), from_start=from_start)
+    became = yield from _revive(sql, keys, revival)
     done = yield from _reported(sql, keys, became)
     refused = {
         job_id: "it completed: replay it to run it again"
@@ -124,10 +132,13 @@ def retry_matching(
     operator: Operator,
     tries: Mapping[str, int],
     limit: int | None = None,
+    *,
+    from_start: bool = False,
 ) -> Steps[Retried]:
     """Retry the failed and cancelled jobs that fit, oldest first, at most `limit`."""
     keys = yield from _find_finished(sql, wanted, limit, RETRYABLE)
-    revival = Revival(operator, tries, details={"filter": wanted.given})
+    details = {"filter": wanted.given, **_from_start(from_start)}
+    revival = Revival(operator, tries, details=details, from_start=from_start)
     became = yield from _revive(sql, keys, revival)
     return (yield from _reported(sql, keys, became))
 
@@ -171,7 +182,7 @@ def replay_matching(
             except (PayloadInvalid, TaskUnknown) as error:
                 became[job_id] = Refusal(str(error))
         details = {"filter": wanted.given}
-        revival = Revival(operator, tries, "replay", FINISHED, payloads, details)
+        revival = Revival(operator, tries, "replay", FINISHED, payloads, details, from_start=True)
         fit = [key for key in batch if key[0] in payloads]
         became |= yield from _revive(sql, fit, revival)
     return (yield from _reported(sql, keys, became))
@@ -196,7 +207,7 @@ def replay_job(
     # Names only: what is in a payload is nobody's business who reads the audit log.
     details = {"changed": _changed(row["payload"], payload)}
     payloads = {job_id: storable_json(payload)}
-    revival = Revival(operator, tries, "replay", FINISHED, payloads, details)
+    revival = Revival(operator, tries, "replay", FINISHED, payloads, details, from_start=True)
     became = yield from _revive(sql, [(job_id, row["finished_at"])], revival)
     if job_id not in became:
         raise WrongState(job_id, "in another session's hands", "try again")
@@ -219,6 +230,10 @@ def merged(old: Json, patch: Json) -> Json:
     return kept
 
 
+def _from_start(asked: bool) -> dict[str, Json]:  # noqa: FBT001 - what the audit log says of it
+    return {"from_start": True} if asked else {}
+
+
 def _changed(old: Mapping[str, Json], new: Mapping[str, Json]) -> list[str]:
     absent = object()
     return sorted(n for n in {*old, *new} if old.get(n, absent) != new.get(n, absent))
@@ -236,7 +251,7 @@ def _find_places(sql: Sql, ids: Sequence[int]) -> Steps[dict[int, _Place]]:
     for batch in batches(ids):
         rows = yield Statement(sql["find_places"], {"ids": list(batch)})
         for job_id, state, is_later, finished_at in rows:
-            places[job_id] = _Place(state, is_later and state == "queued", finished_at)
+            places[job_id] = _Place(state, is_later and state in {"queued", "blocked"}, finished_at)
     return places
 
 
@@ -320,6 +335,7 @@ def _params(keys: Sequence[Key], revival: Revival) -> dict[str, Any]:
         "tries": list(revival.tries.values()),
         "action": revival.action,
         "details": json.dumps(dict(revival.details)),
+        "from_start": revival.from_start,
         **revival.operator.params,
     }
 

@@ -1,10 +1,11 @@
-"""Delete what nobody needs any more: expired keys, logs without a job, old audit entries."""
+"""Delete what nobody needs any more: expired keys, logs and steps without a job, old entries."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from pgqueue.db.run import Statement, Steps
+from pgqueue.engine.steps import EVENT_DAYS
 
 Sql = Mapping[str, str]
 
@@ -16,8 +17,10 @@ def sweep(sql: Sql) -> Steps[int]:
     """One pass, in statements of at most 1000 rows; returns how many rows were deleted."""
     keys = yield from _until_none(Statement(sql["sweep_unique_keys"]))
     entries = yield from _until_none(Statement(sql["sweep_audit_log"], {"days": AUDIT_DAYS}))
-    lines = yield from _sweep_logs(sql)
-    return keys + entries + lines
+    events = yield from _until_none(Statement(sql["sweep_events"], {"days": EVENT_DAYS}))
+    lines = yield from _walked(sql["sweep_job_logs"])
+    steps = yield from _walked(sql["sweep_job_steps"])
+    return keys + entries + events + lines + steps
 
 
 def _until_none(statement: Statement) -> Steps[int]:
@@ -27,10 +30,10 @@ def _until_none(statement: Statement) -> Steps[int]:
     return deleted
 
 
-def _sweep_logs(sql: Sql) -> Steps[int]:
+def _walked(statement: str) -> Steps[int]:
     deleted = 0
     place: int | None = 0
     while place is not None:
-        ((place, count),) = yield Statement(sql["sweep_job_logs"], {"after": place})
+        ((place, count),) = yield Statement(statement, {"after": place})
         deleted += count
     return deleted

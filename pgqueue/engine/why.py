@@ -153,6 +153,10 @@ def _of_cancel(job: _Waiting) -> list[Cause]:
 def _of_waiting(
     sql: Sql, job_id: int, job: _Waiting, timeout: float, poll_interval: float
 ) -> Steps[list[Cause]]:
+    if job.run_at > job.now:
+        step = yield Statement(sql["find_open_step"], {"id": job_id})
+        if step:
+            return [*_of_cancel(job), _of_step(*step[0])]
     params = {"queue": job.queue, "task": job.task, "timeout": timeout}
     rows = yield Statement(sql["count_workers"], params)
     workers = _Workers(*rows[0])
@@ -188,6 +192,17 @@ def _of_row(job: _Waiting) -> list[Cause]:
     if job.run_at > job.now:
         causes.append(_of_future(job))
     return causes
+
+
+def _of_step(
+    kind: str, name: str, wake_at: datetime | None, event: str | None, key: str | None
+) -> Cause:
+    until = _at(wake_at)
+    if kind == "sleep":
+        return Cause("sleeps", f"it sleeps until {until}", {"step": name, "until": until})
+    at_most = f", until {until} at most" if until else ""
+    message = f"it waits for event {event!r} of {key!r}{at_most}: pgq.emit wakes it"
+    return Cause("waits", message, {"step": name, "event": event, "key": key, "until": until})
 
 
 def _of_pause(job: _Waiting) -> Cause:

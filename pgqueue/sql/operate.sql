@@ -117,6 +117,12 @@ with
     on conflict do nothing
     returning id
   ),
+  -- Kept, a retry goes on where it failed.
+  forgotten_steps as (
+    delete from pgqueue.job_steps
+    where %(from_start)s
+      and job_id = any(array(select id from revived_jobs))
+  ),
   -- The windows they are the jobs of are open again.
   reopened_windows as (
     update pgqueue.windows
@@ -218,6 +224,10 @@ with
   ),
   deleted_logs as (
     delete from pgqueue.job_logs
+    where job_id = any(array(select id from deleted_jobs))
+  ),
+  deleted_steps as (
+    delete from pgqueue.job_steps
     where job_id = any(array(select id from deleted_jobs))
   ),
   freed_keys as (

@@ -1,4 +1,4 @@
-"""What tasks and queues may be called."""
+"""What tasks, queues and events may be called."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def checked_task(name: str) -> str:
     if not isinstance(name, str) or not _TASK.fullmatch(name):
         raise ConfigError(
             f"task name {name!r} is not valid: 1 to 200 letters, digits and the signs _ . : -"
+        )
+    return name
+
+
+def checked_event(name: str) -> str:
+    """The name as it is; raises ConfigError unless it is an event's name."""
+    if not isinstance(name, str) or not _TASK.fullmatch(name):
+        raise ConfigError(
+            f"event name {name!r} is not valid: 1 to 200 letters, digits and the signs _ . : -"
         )
     return name
 

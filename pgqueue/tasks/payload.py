@@ -157,6 +157,28 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
     )
 
 
+def connection_parameter(function: Callable[..., Any], wanted: type, what: str) -> str | None:
+    """The parameter that is annotated as a connection of the `wanted` kind, if any.
+
+    Raises ConfigError for one of the other kind: an async handler cannot use a sync connection.
+    """
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters
+    except NameError as error:
+        raise ConfigError(
+            f"{what}: an annotation cannot be resolved ({error}): import it at run time"
+        ) from None
+    except (TypeError, ValueError):  # a function of C has no signature
+        return None
+    for name, parameter in parameters.items():
+        if _injected_role(parameter.annotation) != "connection":
+            continue
+        if not _is(parameter.annotation, wanted):
+            raise ConfigError(f"{what}: this handler gives its steps a psycopg.{wanted.__name__}")
+        return name
+    return None
+
+
 def _injected_role(annotation: Any) -> str | None:
     if _is(annotation, Job):
         return "job"

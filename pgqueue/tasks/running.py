@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import psycopg
 from psycopg_pool import PoolTimeout
@@ -13,6 +13,9 @@ from psycopg_pool import PoolTimeout
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
 from pgqueue.errors import DatabaseUnreachable, LeaseLost, TransactionEnded
+from pgqueue.tasks.stepping import Book, Stepping
+
+T = TypeVar("T")
 
 IDLE_LIMIT_MS = 60_000
 """How long a handler's open transaction may sit idle before the server ends it: a worker that is
@@ -34,17 +37,38 @@ class Notebook(Protocol):
     def log(self, job_id: int, lease: int, message: str, level: str) -> None: ...
 
 
-class RunningJob:
-    """One running try: its stop flag and its way to the database."""
+class Keeping(NamedTuple):
+    """Where the steps of a worker's jobs are kept, and what makes their results JSON text."""
 
-    def __init__(
-        self, job_id: int, lease: int, pools: Pools, prove: Proof, notebook: Notebook
+    book: Book
+    storable: Callable[[Any], str]
+
+
+class RunningJob:
+    """One running try: its stop flag, its steps and its way to the database."""
+
+    may_park = True
+    """False where the handler has other jobs in the same call, and cannot be left for one."""
+
+    def __init__(  # noqa: PLR0917 - what a try has, in the order of need
+        self,
+        job_id: int,
+        lease: int,
+        pools: Pools,
+        prove: Proof,
+        notebook: Notebook,
+        keeping: Keeping,
+        *,
+        is_async: bool = False,
     ) -> None:
         self.job_id = job_id
         self.lease = lease
         self.pools = pools
         self.prove = prove
         self.notebook = notebook
+        self.is_async = is_async
+        self._keeping = keeping
+        self._steps: Stepping | None = None
         self.cancel_requested = False
         """True once somebody asked for this job to be cancelled."""
         self.database_lost = False
@@ -69,6 +93,36 @@ class RunningJob:
 
     def transaction(self) -> LeaseTransaction:
         return LeaseTransaction(self)
+
+    @property
+    def steps(self) -> Stepping:
+        """Made at first use: few handlers have steps."""
+        if self._steps is None:
+            self._steps = Stepping(self, *self._keeping)
+        return self._steps
+
+    def ask(self, steps: Steps[T]) -> T:
+        """Run a verb of this job on a connection of its own, in autocommit."""
+        self.check_told()
+        broken: psycopg.Connection[Any] | None = None
+        try:
+            with self.pools.connection() as connection:
+                broken = connection
+                return run(connection, steps)
+        except BaseException as error:
+            self._note(error, broken)
+            raise
+
+    async def aask(self, steps: Steps[T]) -> T:
+        """`ask` for async handlers."""
+        broken: psycopg.AsyncConnection[Any] | None = None
+        try:
+            async with self.pools.aconnection() as connection:
+                broken = connection
+                return await arun(connection, steps)
+        except BaseException as error:
+            self._note(error, broken)
+            raise
 
     def progress(self, percent: float, message: str) -> None:
         self.notebook.progress(self.job_id, self.lease, percent, message)

@@ -27,12 +27,13 @@ from pgqueue.db.pools import Pools
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.finish import prove_lease
 from pgqueue.engine.notes import LogLine, Note, Progress
+from pgqueue.engine.steps import StepBook
 from pgqueue.sql import load
 from pgqueue.tasks.payload import Signature, signature_of
-from pgqueue.tasks.running import RunningJob
+from pgqueue.tasks.running import Keeping, RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.notepad import Notepad
-from pgqueue.worker.results import completed, said_by
+from pgqueue.worker.results import completed, json_of, said_by
 from pgqueue.worker.supervised import die_with_parent
 
 # Waits for the worker's end, then kills the child's group. Not a child of the child, or a handler
@@ -128,7 +129,8 @@ def call(asked: Call) -> Answer:
 
 def _running_job(job: ClaimedJob, sql: Mapping[str, str], conninfo: str) -> RunningJob:
     prove = partial(prove_lease, sql, job.id, job.lease)
-    return RunningJob(job.id, job.lease, _pools(conninfo), prove, _LineToParent())
+    keeping = Keeping(StepBook(sql), json_of)
+    return RunningJob(job.id, job.lease, _pools(conninfo), prove, _LineToParent(), keeping)
 
 
 @cache

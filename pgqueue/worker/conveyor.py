@@ -56,6 +56,7 @@ class Conveyor:
             processes=self.processes,
             endings=Endings(redact, Rollout(sql, pools).is_on),
             on_no_partition=lambda: hurry("partitions"),
+            on_wait=lambda: hurry("events"),
         )
         slots = Slots(self.runner, self.hand, pace, concurrency)
         self.claims = ClaimLoop(

@@ -15,6 +15,7 @@ from pgqueue.errors import (
     Cancel,
     Fail,
     HandlerCrashed,
+    Parked,
     PayloadInvalid,
     RetryAfter,
     Snooze,
@@ -59,7 +60,7 @@ class Endings:
         self._is_rollout = is_rollout
         self._losses: dict[int, int] = {}
 
-    def of_error(
+    def of_error(  # noqa: PLR0911 - one for each kind of error
         self,
         task: Task[Any],
         job: ClaimedJob,
@@ -73,6 +74,9 @@ class Endings:
             return _of_cancelling(job, running)
         if isinstance(error, Verdict):
             return self._of_verdict(job, error)
+        if parked := _parked(error):
+            delay, waits = parked.seconds, parked.waits
+            return Requeued(job.id, running.lease, delay, uncounted=1, waits=waits)
         if isinstance(error, NotStorable):
             return self.failed(job, "bad-result", error)
         if isinstance(error, NotStarted):
@@ -168,6 +172,16 @@ class Endings:
             kind = type(error).__qualname__
             emit(DutyFailed("redact", f"the app's hook raised {kind}"))
             return f"<kept back: the hook that takes out secrets raised {kind}>"
+
+
+def _parked(error: BaseException) -> Parked | None:
+    """What says that the job sleeps or waits; out of a task group, too, where nothing else is."""
+    if isinstance(error, BaseExceptionGroup):
+        if not all(map(_parked, error.exceptions)):
+            return None
+        # Whichever time comes first, the others are looked at again then.
+        return min(filter(None, map(_parked, error.exceptions)), key=lambda one: one.seconds)
+    return error if isinstance(error, Parked) else None
 
 
 def _reason_of(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from pgqueue.db.pools import aconnect, is_direct
-from pgqueue.engine.notify import SCHEDULES
+from pgqueue.engine.notify import EVENTS, SCHEDULES
 from pgqueue.errors import PgQueueError
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT
 
@@ -33,12 +33,14 @@ class Listener:
         *,
         wake: Callable[[], None],
         wake_scheduler: Callable[[], None],
+        wake_deliveries: Callable[[], None],
     ) -> None:
         self._channel = channel
         self._queues = frozenset(queues)
         self._conninfo = conninfo
         self._wake = wake
         self._wake_scheduler = wake_scheduler
+        self._wake_deliveries = wake_deliveries
         self.is_listening = False
 
     async def run(self) -> None:
@@ -69,8 +71,11 @@ class Listener:
         # What was said before, nobody heard.
         self._wake()
         self._wake_scheduler()
+        self._wake_deliveries()
         async for heard in connection.notifies():
             if heard.payload == SCHEDULES:
                 self._wake_scheduler()
+            elif heard.payload == EVENTS:
+                self._wake_deliveries()
             elif not (heard.payload and self._queues) or heard.payload in self._queues:
                 self._wake()

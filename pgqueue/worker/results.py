@@ -24,17 +24,21 @@ def completed(job: ClaimedJob, value: Any) -> Ended:
 
     Raises NotStorable for a value that jsonb cannot hold, or that has more than RESULT_LIMIT.
     """
-    if isinstance(value, Verdict):
-        raise value
     if value is None:
         return Ended(job.id, job.lease, State.COMPLETED)
+    return Ended(job.id, job.lease, State.COMPLETED, json_of(value))
+
+
+def json_of(value: Any) -> str:
+    """The value as JSON text that can be stored; raises as `completed` does."""
+    if isinstance(value, Verdict):
+        raise value
     # Made JSON, 100 MB would block the event loop for seconds, from whatever thread: what makes it
     # holds the interpreter until it is done.
     if not _is_plain(value):
         value = _made_plain(value)
         _is_plain(value)
-    result = storable_json(value, limit=RESULT_LIMIT)
-    return Ended(job.id, job.lease, State.COMPLETED, result)
+    return storable_json(value, limit=RESULT_LIMIT)
 
 
 def _made_plain(value: Any) -> Any:

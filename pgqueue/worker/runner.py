@@ -18,17 +18,18 @@ from pgqueue.db.run import Statement, arun, run
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.finish import finish_within, prove_lease
 from pgqueue.engine.notes import note_statements
+from pgqueue.engine.steps import StepBook
 from pgqueue.errors import LeaseLost, PayloadInvalid
 from pgqueue.events import JobEnded, JobRequeued, JobStarted, LeasesLost, emit, is_wanted
 from pgqueue.job import Ended, Outcome, Requeued, State
 from pgqueue.tasks.registry import Registry
-from pgqueue.tasks.running import RunningJob
+from pgqueue.tasks.running import Keeping, RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.endings import DATABASE_AWAY_WAIT, Endings, unfit
 from pgqueue.worker.hand import Try
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.processes import Processes
-from pgqueue.worker.results import completed
+from pgqueue.worker.results import completed, json_of
 
 _NO_LIMIT = contextlib.nullcontext()
 
@@ -54,8 +55,10 @@ class Runner:
         processes: Processes,
         endings: Endings,
         on_no_partition: Callable[[], None],
+        on_wait: Callable[[], None],
     ) -> None:
         self._on_no_partition = on_no_partition
+        self._on_wait = on_wait
         self._tasks = tasks
         self._pools = pools
         self._sql = sql
@@ -63,6 +66,7 @@ class Runner:
         self._notepad = notepad
         self._processes = processes
         self._endings = endings
+        self._keeping = Keeping(StepBook(sql), json_of)
         self._running: dict[Try, RunningJob] = {}
         self.lingering: set[asyncio.Future[Any]] = set()
         """Threads that still run although their job has ended here: timed out or handed back."""
@@ -76,7 +80,7 @@ class Runner:
         if is_wanted(JobStarted):
             emit(JobStarted(job.id, job.task, job.attempt))
         prove = functools.partial(prove_lease, self._sql, job.id, job.lease)
-        running = RunningJob(job.id, job.lease, self._pools, prove, self._notepad)
+        running = RunningJob(job.id, job.lease, self._pools, prove, self._notepad, self._keeping)
         self._running[job.id, job.lease] = running
         try:
             settled = await self._settle(job, running)
@@ -98,6 +102,7 @@ class Runner:
         if ended := unfit(job):
             return Settled(ended)
         task = self._tasks.get(job.task)
+        running.is_async = task.is_async
         try:
             arguments = task.signature.arguments(job.payload)
         except PayloadInvalid as error:
@@ -120,7 +125,10 @@ class Runner:
                 self._on_no_partition()
                 return Settled(Requeued(job.id, job.lease, DATABASE_AWAY_WAIT, uncounted=1))
             timed_out = limit is not None and limit.expired()
-            return Settled(self._endings.of_error(task, job, running, error, timed_out=timed_out))
+            outcome = self._endings.of_error(task, job, running, error, timed_out=timed_out)
+            if isinstance(outcome, Requeued) and outcome.waits is not None:
+                self._on_wait()
+            return Settled(outcome)
 
     async def _call(
         self, task: Task[Any], job: ClaimedJob, running: RunningJob, arguments: dict[str, Any]

@@ -28,6 +28,7 @@ from pgqueue.tasks.isolation import refuse_in_a_child_that_starts
 from pgqueue.tasks.registry import Registry
 from pgqueue.worker.chores import HOLD, Chores, worker_chores
 from pgqueue.worker.conveyor import Conveyor
+from pgqueue.worker.deliveries import Deliveries
 from pgqueue.worker.health import HealthServer
 from pgqueue.worker.heart import GAP_BEATS, Heart
 from pgqueue.worker.link import Link, LinkDown
@@ -97,6 +98,7 @@ class Worker:
             conninfo,
             wake=self._claims.wake,
             wake_scheduler=lambda: self._hurry("tick"),
+            wake_deliveries=lambda: self._hurry("events"),
         )
         self._ticker = Ticker(sql, self._upkeep_link, settings, self._listener, self._claims.wake)
         self._loop_seen = time.monotonic()
@@ -276,6 +278,8 @@ class Worker:
         # The hourly chore makes them ahead; this one is for a handler that met a missing day.
         duties.append(Duty("partitions", PARTITIONS_EVERY, self._make_partitions, due=math.inf))
         duties.append(Duty("windows", math.inf, self._ticker.let_go, due=math.inf))
+        deliveries = Deliveries(self._sql, self._upkeep_link, settings, self._claims.wake)
+        duties.append(Duty("events", settings.poll_interval, deliveries.turn))
         if self._ticks:
             duties.append(Duty("tick", settings.poll_interval, self._ticker.turn))
         if every := settings.stats_interval:

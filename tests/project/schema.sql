@@ -112,6 +112,513 @@ begin
 end
 $$;
 
+CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive double precision, most integer DEFAULT 500) RETURNS TABLE(ran boolean, admitted integer, lowest_live bigint, reached text, wait double precision)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+  seen_at constant timestamptz := "pgqueue".clock();
+  slots jsonb;
+  unstarted jsonb;
+  rooms jsonb := '{}';
+  lines text[] := '{}';
+  line text;
+  place text;
+  one text;
+  candidate record;
+  looked record;
+  arrivals bigint[];
+  arrived_at text[];
+  served text[] := '{}';
+  turn text;
+  last_turn text;
+  first_tenant text;
+  is_first boolean;
+  stays integer;
+  has_wrapped boolean;
+  has_progress boolean;
+  has_many boolean;
+  steps integer := 0;
+  moved integer;
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'admission needs read committed: it has to see what others have admitted'
+      using errcode = '25001';
+  end if;
+  ran := pg_try_advisory_xact_lock(
+    hashtextextended('"pgqueue".jobs'::regclass::oid::text || ' admission', 0)
+  );
+  admitted := 0;
+  lowest_live := lowest;
+  reached := after;
+  if not ran then
+    return next;
+    return;
+  end if;
+
+  -- Nobody wants them: the slots are for others.
+  update "pgqueue".jobs
+  set
+    state = 'blocked',
+    blocked_on = '@new',
+    admitted_seq = null,
+    run_at = "pgqueue".clock_now()
+  where ctid = any(array(
+    select ctid
+    from "pgqueue".jobs
+    where admitted_seq >= lowest
+      and state = 'queued'
+      and run_at < "pgqueue".clock() - interval '30 seconds'
+    limit most
+    for update skip locked
+  ));
+
+  -- Their queue was resumed, or a worker that serves them has come.
+  for place in
+    with recursive places as (
+      (
+        select blocked_on collate "C" as name
+        from "pgqueue".jobs
+        where blocked_on collate "C" >= '@'
+        order by blocked_on collate "C"
+        limit 1
+      )
+      union all
+      select following.name
+      from places
+      cross join lateral (
+        select blocked_on collate "C" as name
+        from "pgqueue".jobs
+        where blocked_on collate "C" > places.name
+          and blocked_on collate "C" < 'A'
+        order by blocked_on collate "C"
+        limit 1
+      ) as following
+    )
+    select name
+    from places
+    where starts_with(name, '@queue:') or starts_with(name, '@worker:')
+  loop
+    continue when starts_with(place, '@queue:') and exists (
+      select from "pgqueue".queues where name = substr(place, 8) and paused
+    );
+    continue when starts_with(place, '@worker:') and not exists (
+      select
+      from "pgqueue".workers
+      where heartbeat_at > seen_at - alive * interval '1 second'
+        and (queues = '{}' or split_part(substr(place, 9), '/', 1) = any(queues))
+        and split_part(substr(place, 9), '/', 2) = any(tasks)
+    );
+    update "pgqueue".jobs
+    set blocked_on = '@new'
+    where ctid = any(array(
+      select ctid
+      from "pgqueue".jobs
+      where blocked_on collate "C" = place
+      limit most
+      for update skip locked
+    ));
+  end loop;
+
+  -- Jobs of queues that have a limit, which came by the way of jobs without.
+  for one in select name from "pgqueue".queues where limited loop
+    update "pgqueue".jobs
+    set
+      state = 'blocked',
+      blocked_on = '@new',
+      limits = array['queue:' || one]
+    where ctid = any(array(
+      select ctid
+      from "pgqueue".jobs
+      where state = 'queued'
+        and admitted_seq is null
+        and queue = one
+      order by priority desc, run_at, id
+      limit most
+      for update skip locked
+    ));
+  end loop;
+
+  update "pgqueue".jobs
+  set blocked_on = '@new'
+  where ctid = any(array(
+    select ctid
+    from "pgqueue".jobs
+    where blocked_on = '@run_at'
+      and run_at <= "pgqueue".clock()
+    order by run_at
+    limit most
+    for update skip locked
+  ));
+
+  select
+    coalesce(jsonb_object_agg(held.name, held.jobs), '{}'),
+    coalesce(jsonb_object_agg(held.name, held.queued), '{}')
+  into slots, unstarted
+  from (
+    select names.name, count(*) as jobs, count(*) filter (where state = 'queued') as queued
+    from "pgqueue".jobs
+    cross join unnest(limits) as names (name)
+    where admitted_seq >= lowest
+    group by names.name
+  ) as held;
+  lowest_live := coalesce(
+    (select min(admitted_seq) from "pgqueue".jobs where admitted_seq >= lowest),
+    (select last_value + is_called::integer from "pgqueue".admitted_seq)
+  );
+
+  -- Newcomers go to the line of the first of their limits that is full, and of several tenants each
+  -- as many as the others.
+  with recursive tenants as (
+    (
+      select coalesce(tenant, '') as tenant, 1 as nth
+      from "pgqueue".jobs
+      where blocked_on collate "C" = '@new'
+      order by coalesce(tenant, '')
+      limit 1
+    )
+    union all
+    select following.tenant, tenants.nth + 1
+    from tenants
+    cross join lateral (
+      select coalesce(tenant, '') as tenant
+      from "pgqueue".jobs
+      where blocked_on collate "C" = '@new'
+        and coalesce(tenant, '') > tenants.tenant
+      order by coalesce(tenant, '')
+      limit 1
+    ) as following
+    where tenants.nth < 100
+  )
+  select array_agg(heads.id)
+  into arrivals
+  from (
+    select found.id
+    from tenants
+    cross join lateral (
+      select id
+      from "pgqueue".jobs
+      where blocked_on collate "C" = '@new'
+        and coalesce(jobs.tenant, '') = tenants.tenant
+      order by priority desc, run_at, id
+      limit greatest(1, most / (select count(*) from tenants))
+      for update skip locked
+    ) as found
+  ) as heads;
+  if arrivals is not null then
+    for one in
+      select distinct names.name
+      from "pgqueue".jobs
+      cross join unnest(limits) as names (name)
+      where id = any(arrivals)
+        and cardinality(limits) > 1
+        and not starts_with(limits[1], 'ordered:')
+    loop
+      select room, limit_room.wait
+      into looked
+      from "pgqueue".limit_room(
+        one, coalesce((slots ->> one)::bigint, 0), coalesce((unstarted ->> one)::bigint, 0)
+      );
+      rooms := rooms || jsonb_build_object(one, looked.room);
+      wait := least(wait, looked.wait);
+    end loop;
+    with parked as (
+      update "pgqueue".jobs
+      set
+        blocked_on = case
+          when run_at > "pgqueue".clock() then '@run_at'
+          when starts_with(limits[1], 'ordered:') then limits[1]
+          else coalesce(
+            (
+              select names.name
+              from unnest(limits) with ordinality as names (name, nth)
+              where (rooms ->> names.name)::bigint <= 0
+              order by names.nth
+              limit 1
+            ),
+            limits[1]
+          )
+        end
+      where id = any(arrivals)
+      returning blocked_on
+    )
+    select array_agg(distinct blocked_on)
+    into arrived_at
+    from parked;
+    if cardinality(arrivals) >= most / 2 then
+      wait := 0;
+    end if;
+  end if;
+
+  -- The lines to look at.
+  lines := array(
+    with recursive places as (
+      (
+        select blocked_on collate "C" as name, 1 as nth
+        from "pgqueue".jobs
+        where blocked_on collate "C" > after
+        order by blocked_on collate "C"
+        limit 1
+      )
+      union all
+      select following.name, places.nth + 1
+      from places
+      cross join lateral (
+        select blocked_on collate "C" as name
+        from "pgqueue".jobs
+        where blocked_on collate "C" > places.name
+        order by blocked_on collate "C"
+        limit 1
+      ) as following
+      where places.nth < 64
+    )
+    select name
+    from places
+    order by nth
+  );
+  reached := case when cardinality(lines) = 64 then lines[64] else '' end;
+  lines := array(
+    select distinct names.name
+    from unnest(lines || named || arrived_at) as names (name)
+    where not starts_with(names.name, '@')
+  );
+
+  foreach line in array lines loop
+    exit when steps >= most;
+    turn := null;
+    last_turn := null;
+    first_tenant := null;
+    has_many := false;
+    has_wrapped := false;
+    has_progress := false;
+    is_first := true;
+    stays := 0;
+    if not rooms ? line then
+      select room, limit_room.wait
+      into looked
+      from "pgqueue".limit_room(
+        line, coalesce((slots ->> line)::bigint, 0), coalesce((unstarted ->> line)::bigint, 0)
+      );
+      rooms := rooms || jsonb_build_object(line, looked.room);
+      wait := least(wait, looked.wait);
+    end if;
+    continue when (rooms ->> line)::bigint <= 0;
+    if starts_with(line, 'ordered:') then
+      -- Its job that failed for good holds it, until that one is retried or deleted.
+      delete from "pgqueue".order_holds
+      where name = line
+        and (
+          exists (select from "pgqueue".jobs where jobs.id = order_holds.job_id)
+          or not exists (
+            select
+            from "pgqueue".finished_jobs
+            where finished_jobs.id = order_holds.job_id
+              and finished_jobs.finished_at = order_holds.finished_at
+              and finished_jobs.state = 'failed'
+          )
+        );
+      continue when exists (select from "pgqueue".order_holds where name = line);
+    else
+      select limit_turns.tenant into turn from "pgqueue".limit_turns where name = line;
+      is_first := turn is null;
+    end if;
+
+    loop
+      exit when steps >= most or (rooms ->> line)::bigint <= 0;
+      if starts_with(line, 'ordered:') then
+        exit when has_wrapped;
+        has_wrapped := true;
+        -- Not the first that is free: who comes after one whose row is locked is not the next.
+        select id, state, blocked_on
+        into candidate
+        from "pgqueue".jobs
+        where limits[1] = line
+          and starts_with(limits[1], 'ordered:')
+        order by limits[1], scheduled_at, id
+        limit 1;
+        exit when candidate.blocked_on is distinct from line;
+        select id, queue, task, limits, run_at, scheduled_at
+        into candidate
+        from "pgqueue".jobs
+        where id = candidate.id
+          and blocked_on = line
+        for update skip locked;
+        exit when not found;
+      else
+        if stays = 0 then
+          if is_first then
+            select coalesce(tenant, '')
+            into turn
+            from "pgqueue".jobs
+            where blocked_on collate "C" = line
+            order by coalesce(tenant, '')
+            limit 1;
+          else
+            select coalesce(tenant, '') as tenant
+            into looked
+            from "pgqueue".jobs
+            where blocked_on collate "C" = line
+              and coalesce(tenant, '') > turn
+            order by coalesce(tenant, '')
+            limit 1;
+            if found then
+              turn := looked.tenant;
+            end if;
+          end if;
+          if not found then
+            exit when is_first or (has_wrapped and not has_progress);
+            has_wrapped := true;
+            has_progress := false;
+            is_first := true;
+            continue;
+          end if;
+          is_first := false;
+          has_many := has_many or turn <> first_tenant;
+          first_tenant := coalesce(first_tenant, turn);
+        end if;
+        select id, queue, task, limits, run_at, scheduled_at
+        into candidate
+        from "pgqueue".jobs
+        where blocked_on collate "C" = line
+          and coalesce(tenant, '') = turn
+        order by priority desc, run_at, id
+        limit 1
+        for update skip locked;
+        if not found then
+          stays := 0;
+          continue;
+        end if;
+      end if;
+      steps := steps + 1;
+
+      -- A queue that got its limit after this job had come.
+      if exists (select from "pgqueue".queues where name = candidate.queue and limited)
+        and 'queue:' || candidate.queue <> all(candidate.limits)
+      then
+        candidate.limits := candidate.limits || ('queue:' || candidate.queue);
+      end if;
+      place := null;
+      if candidate.run_at > seen_at then
+        place := '@run_at';
+      elsif candidate.queue || '/' || candidate.task <> all(served) then
+        if exists (select from "pgqueue".queues where name = candidate.queue and paused) then
+          place := '@queue:' || candidate.queue;
+        elsif not exists (
+          select
+          from "pgqueue".workers
+          where heartbeat_at > seen_at - alive * interval '1 second'
+            and (queues = '{}' or candidate.queue = any(queues))
+            and candidate.task = any(tasks)
+        ) then
+          place := '@worker:' || candidate.queue || '/' || candidate.task;
+        else
+          served := served || (candidate.queue || '/' || candidate.task);
+        end if;
+      end if;
+      if place is null then
+        foreach one in array candidate.limits loop
+          if not rooms ? one then
+            select room, limit_room.wait
+            into looked
+            from "pgqueue".limit_room(
+              one, coalesce((slots ->> one)::bigint, 0), coalesce((unstarted ->> one)::bigint, 0)
+            );
+            rooms := rooms || jsonb_build_object(one, looked.room);
+            wait := least(wait, looked.wait);
+          end if;
+          if (rooms ->> one)::bigint <= 0
+            or starts_with(one, 'ordered:') and exists (
+              select
+              from "pgqueue".jobs
+              where jobs.limits[1] = one
+                and starts_with(jobs.limits[1], 'ordered:')
+                and (jobs.scheduled_at, jobs.id) < (candidate.scheduled_at, candidate.id)
+            )
+          then
+            place := one;
+            exit;
+          end if;
+        end loop;
+      end if;
+
+      if place is not null then
+        update "pgqueue".jobs
+        set blocked_on = place, limits = candidate.limits
+        where id = candidate.id;
+        -- A few more of this tenant: they may wait for nothing else.
+        stays := case when stays < 20 then stays + 1 else 0 end;
+        continue;
+      end if;
+      update "pgqueue".jobs
+      set
+        state = 'queued',
+        blocked_on = null,
+        limits = candidate.limits,
+        admitted_seq = nextval('"pgqueue".admitted_seq'),
+        run_at = greatest(run_at, "pgqueue".clock_now())
+      where id = candidate.id;
+      foreach one in array candidate.limits loop
+        rooms := rooms || jsonb_build_object(one, (rooms ->> one)::bigint - 1);
+      end loop;
+      admitted := admitted + 1;
+      has_progress := true;
+      last_turn := turn;
+      stays := 0;
+    end loop;
+
+    if last_turn is not null and has_many then
+      insert into "pgqueue".limit_turns (name, tenant)
+      values (line, last_turn)
+      on conflict (name) do update
+      set tenant = excluded.tenant, at = excluded.at;
+    end if;
+  end loop;
+
+  if steps >= most then
+    wait := 0;
+  end if;
+  wait := least(
+    wait,
+    extract(epoch from (
+      select min(run_at) from "pgqueue".jobs where blocked_on = '@run_at'
+    ) - "pgqueue".clock_now()),
+    case
+      when exists (select from "pgqueue".jobs where blocked_on collate "C" < '@run_at')
+        or exists (select from "pgqueue".jobs where blocked_on collate "C" > '@run_at')
+        then 1
+    end
+  );
+  wait := greatest(wait, 0);
+  return next;
+end
+$$;
+
+CREATE FUNCTION pgqueue.backlog(queue text, most integer) RETURNS bigint
+    LANGUAGE sql STABLE
+    AS $$
+  select (
+    select count(*)
+    from (
+      select
+      from "pgqueue".jobs
+      where jobs.queue = backlog.queue
+        and jobs.state = 'queued'
+      limit backlog.most
+    ) as queued
+  ) + (
+    select count(*)
+    from (
+      select
+      from "pgqueue".jobs
+      where jobs.queue = backlog.queue
+        and jobs.blocked_on is not null
+      limit backlog.most
+    ) as blocked
+  )
+$$;
+
 CREATE FUNCTION pgqueue.clock() RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$select statement_timestamp()$$;
@@ -119,6 +626,135 @@ CREATE FUNCTION pgqueue.clock() RETURNS timestamp with time zone
 CREATE FUNCTION pgqueue.clock_now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$select clock_timestamp()$$;
+
+CREATE FUNCTION pgqueue.deliver_events(most integer DEFAULT 500, OUT woken bigint, OUT has_more boolean, OUT has_waiters boolean) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+#variable_conflict use_column
+declare
+  came record;
+  waits record;
+  live record;
+  is_left boolean;
+begin
+  woken := 0;
+  has_more := false;
+  for came in
+    select id, name, key, payload, created_at
+    from "pgqueue".events
+    where delivered_at is null
+    order by created_at, id
+    limit 200
+    for update skip locked
+  loop
+    is_left := false;
+    for waits in
+      select job_steps.job_id, job_steps.name
+      from "pgqueue".job_steps
+      where job_steps.kind = 'wait'
+        and job_steps.finished_at is null
+        and job_steps.event = came.name
+        and job_steps.event_key = came.key
+    loop
+      if woken >= deliver_events.most then
+        is_left := true;
+        exit;
+      end if;
+      select jobs.created_at
+      into live
+      from "pgqueue".jobs
+      where jobs.id = waits.job_id
+      for update skip locked;
+      if not found then
+        -- Held by somebody, or over.
+        is_left := is_left or exists (select from "pgqueue".jobs where jobs.id = waits.job_id);
+        continue;
+      end if;
+      continue when live.created_at > came.created_at;
+      -- One of its other waits got it.
+      continue when exists (
+        select
+        from "pgqueue".job_steps
+        where job_steps.job_id = waits.job_id
+          and job_steps.event_id = came.id
+      );
+      update "pgqueue".job_steps
+      set finished_at = "pgqueue".clock_now(), event_id = came.id, result = came.payload
+      where job_steps.job_id = waits.job_id
+        and job_steps.kind = 'wait'
+        and job_steps.name = waits.name
+        and job_steps.finished_at is null;
+      continue when not found;
+      -- One with limits stays blocked, and is admitted when it is due.
+      update "pgqueue".jobs
+      set run_at = "pgqueue".clock_now()
+      where jobs.id = waits.job_id
+        and jobs.state in ('queued', 'blocked')
+        and jobs.run_at > "pgqueue".clock_now();
+      woken := woken + 1;
+    end loop;
+    if is_left then
+      has_more := true;
+    else
+      update "pgqueue".events
+      set delivered_at = "pgqueue".clock_now()
+      where events.id = came.id;
+    end if;
+    exit when woken >= deliver_events.most;
+  end loop;
+  has_more := has_more or exists (
+    select
+    from "pgqueue".events
+    where delivered_at is null
+  );
+  has_waiters := exists (
+    select
+    from "pgqueue".job_steps
+    where kind = 'wait'
+      and finished_at is null
+  );
+end
+$$;
+
+CREATE FUNCTION pgqueue.emit(name text, key text, payload jsonb DEFAULT 'null'::jsonb, notify boolean DEFAULT true) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog'
+    AS $$
+#variable_conflict use_column
+declare
+  new_id bigint;
+begin
+  if emit.name is null or emit.name ~ '[^A-Za-z0-9_.:-]' or length(emit.name) not between 1 and 200
+  then
+    raise exception 'event name % is not valid: 1 to 200 letters, digits and the signs _ . : -',
+      coalesce(quote_literal(emit.name), 'null') using errcode = '22023';
+  end if;
+  if emit.key is null or octet_length(emit.key) not between 1 and 1000 then
+    raise exception 'event key is not valid: 1 to 1000 bytes' using errcode = '22023';
+  end if;
+  if octet_length(emit.payload::text) > 1000000 then
+    raise exception 'payload has % bytes, and 1000000 is the most',
+      octet_length(emit.payload::text) using errcode = '22023';
+  end if;
+  insert into "pgqueue".events (name, key, payload)
+  values (emit.name, emit.key, coalesce(emit.payload, 'null'))
+  returning id into new_id;
+  if emit.notify then
+    -- The channel is named like the schema.
+    perform pg_notify(
+      (
+        select pg_namespace.nspname
+        from pg_class
+        join pg_namespace on pg_namespace.oid = pg_class.relnamespace
+        where pg_class.oid = '"pgqueue".events'::regclass
+      ),
+      '!events'
+    );
+  end if;
+  return new_id;
+end
+$$;
 
 CREATE FUNCTION pgqueue.enqueue(task text, payload jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 5, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, tenant text DEFAULT NULL::text, tags text[] DEFAULT '{}'::text[], unique_key text DEFAULT NULL::text, unique_mode text DEFAULT 'skip'::text, unique_for interval DEFAULT NULL::interval, max_attempts integer DEFAULT 1, timeout double precision DEFAULT NULL::double precision, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, headers jsonb DEFAULT '{}'::jsonb) RETURNS bigint
     LANGUAGE sql
@@ -134,7 +770,7 @@ CREATE FUNCTION pgqueue.enqueue(task text, payload jsonb DEFAULT '{}'::jsonb, qu
     )
 $$;
 
-CREATE FUNCTION pgqueue.enqueue_v1(task text, payload jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 5, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, tenant text DEFAULT NULL::text, tags text[] DEFAULT '{}'::text[], unique_key text DEFAULT NULL::text, unique_mode text DEFAULT 'skip'::text, unique_for interval DEFAULT NULL::interval, max_attempts integer DEFAULT 1, timeout double precision DEFAULT NULL::double precision, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, headers jsonb DEFAULT '{}'::jsonb, unique_wait interval DEFAULT '00:00:05'::interval) RETURNS TABLE(job_id bigint, is_new boolean)
+CREATE FUNCTION pgqueue.enqueue_v1(task text, payload jsonb DEFAULT '{}'::jsonb, queue text DEFAULT 'default'::text, priority integer DEFAULT 5, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, delay interval DEFAULT NULL::interval, tenant text DEFAULT NULL::text, tags text[] DEFAULT '{}'::text[], unique_key text DEFAULT NULL::text, unique_mode text DEFAULT 'skip'::text, unique_for interval DEFAULT NULL::interval, max_attempts integer DEFAULT 1, timeout double precision DEFAULT NULL::double precision, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, headers jsonb DEFAULT '{}'::jsonb, unique_wait interval DEFAULT '00:00:05'::interval, limits text[] DEFAULT NULL::text[]) RETURNS TABLE(job_id bigint, is_new boolean)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     AS $$
@@ -149,6 +785,8 @@ declare
   holder_state text;
   waiting_limit integer;
   longest_tag integer;
+  job_limits text[];
+  queue_limit integer;
   previous_wait text := current_setting('lock_timeout');
 begin
   if enqueue_v1.task is null or enqueue_v1.task ~ '[^A-Za-z0-9_.:-]'
@@ -267,20 +905,40 @@ begin
       ) as waiting
     ) >= waiting_limit then
       raise exception 'tenant % already has % jobs waiting, and % is its quota',
-        quote_literal(enqueue_v1.tenant), waiting_limit, waiting_limit using errcode = 'PQ001';
+        quote_literal(enqueue_v1.tenant), waiting_limit, waiting_limit
+        using errcode = 'PQ001', detail = waiting_limit::text;
     end if;
   end if;
+
+  select max_queued
+  into queue_limit
+  from "pgqueue".queues
+  where queues.name = enqueue_v1.queue;
+  if queue_limit is not null and "pgqueue".backlog(enqueue_v1.queue, queue_limit) >= queue_limit then
+    raise exception 'queue % already has % jobs waiting, and % is the most it takes',
+      quote_literal(enqueue_v1.queue), queue_limit, queue_limit
+        using errcode = 'PQ001', detail = queue_limit::text;
+  end if;
+  job_limits := case
+    when enqueue_v1.limits is null then "pgqueue".limits_of(
+      enqueue_v1.task, enqueue_v1.queue, enqueue_v1.tenant, enqueue_v1.payload
+    )
+    else "pgqueue".render_limits(
+      enqueue_v1.limits, enqueue_v1.task, enqueue_v1.queue, enqueue_v1.tenant, enqueue_v1.payload
+    )
+  end;
 
   new_id := nextval(pg_get_serial_sequence('"pgqueue".jobs', 'id'));
   if enqueue_v1.unique_key is null then
     insert into "pgqueue".jobs (
       id, task, queue, payload, priority, run_at, scheduled_at, tenant, tags, max_attempts,
-      timeout, expires_at, headers
+      timeout, expires_at, headers, limits, state, blocked_on
     )
     values (
       new_id, enqueue_v1.task, enqueue_v1.queue, enqueue_v1.payload, enqueue_v1.priority,
       greatest(due, "pgqueue".clock_now()), due, enqueue_v1.tenant, enqueue_v1.tags,
-      enqueue_v1.max_attempts, enqueue_v1.timeout, enqueue_v1.expires_at, enqueue_v1.headers
+      enqueue_v1.max_attempts, enqueue_v1.timeout, enqueue_v1.expires_at, enqueue_v1.headers,
+      job_limits, "pgqueue".ready_state(job_limits), "pgqueue".ready_on(job_limits)
     );
     return query select new_id, true;
     return;
@@ -313,13 +971,14 @@ begin
     if holder_id is null then
       insert into "pgqueue".jobs (
         id, task, queue, payload, priority, run_at, scheduled_at, tenant, tags, unique_key,
-        max_attempts, timeout, expires_at, headers
+        max_attempts, timeout, expires_at, headers, limits, state, blocked_on
       )
       values (
         new_id, enqueue_v1.task, enqueue_v1.queue, enqueue_v1.payload, enqueue_v1.priority,
         greatest(due, "pgqueue".clock_now()), due, enqueue_v1.tenant, enqueue_v1.tags,
         enqueue_v1.unique_key, enqueue_v1.max_attempts, enqueue_v1.timeout,
-        enqueue_v1.expires_at, enqueue_v1.headers
+        enqueue_v1.expires_at, enqueue_v1.headers, job_limits, "pgqueue".ready_state(job_limits),
+        "pgqueue".ready_on(job_limits)
       )
       on conflict (unique_key) where unique_key is not null do nothing;
       if found then
@@ -377,7 +1036,15 @@ begin
         scheduled_at = case
           when enqueue_v1.run_at is null and enqueue_v1.delay is null then live.scheduled_at
           else due
-        end
+        end,
+        -- An admission was for the job as it had been.
+        limits = job_limits,
+        state = case
+          when live.state = 'waiting' then live.state
+          else "pgqueue".ready_state(job_limits)
+        end,
+        blocked_on = case when live.state <> 'waiting' then "pgqueue".ready_on(job_limits) end,
+        admitted_seq = null
       where live.id = holder_id;
     end if;
     return query select holder_id, false;
@@ -389,6 +1056,89 @@ exception
     raise exception 'unique key % is held by an open transaction', quote_literal(enqueue_v1.unique_key)
       using errcode = 'PQ003', hint = 'try again, or put keyed enqueues last in a transaction';
 end
+$$;
+
+CREATE FUNCTION pgqueue.limit_room(limit_name text, used bigint, unstarted bigint) RETURNS TABLE(room bigint, wait double precision)
+    LANGUAGE sql STABLE
+    AS $$
+  select
+    case
+      when starts_with(limit_name, 'ordered:') then 1 - used
+      else least(
+        2000000000,
+        rule.running - used - coalesce(uncounted.jobs, 0),
+        rule.starts - lately.starts - unstarted
+      )
+    end,
+    case when rule.starts <= lately.starts + unstarted then lately.wait end
+  from "pgqueue".limit_rule(limit_name) as rule
+  cross join lateral (
+    select
+      count(*) as starts,
+      extract(epoch from min(at) - "pgqueue".clock()) + rule.per as wait
+    from (
+      select at
+      from "pgqueue".limit_starts
+      where limit_starts.name = limit_name
+        and limit_starts.at > "pgqueue".clock() - rule.per * interval '1 second'
+      order by at desc
+      limit rule.starts
+    ) as latest
+    where rule.starts is not null
+  ) as lately
+  -- What ran in a queue before it had a limit.
+  cross join lateral (
+    select
+      case
+        when starts_with(limit_name, 'queue:') then (
+          select count(*)
+          from "pgqueue".jobs
+          where jobs.state = 'running'
+            and jobs.admitted_seq is null
+            and jobs.queue = substr(limit_name, 7)
+        )
+      end as jobs
+  ) as uncounted
+$$;
+
+CREATE FUNCTION pgqueue.limit_rule(limit_name text) RETURNS TABLE(running integer, starts integer, per double precision, on_failure text, until timestamp with time zone, since timestamp with time zone)
+    LANGUAGE sql STABLE
+    AS $$
+  with
+    of_code as (
+      select name, running, starts, per, on_failure, set_at
+      from "pgqueue".limits
+      where declared
+        and (name = limit_name or limit_name like pattern)
+      order by name <> limit_name, strpos(name, '{') desc, name
+      limit 1
+    ),
+    of_operators as (
+      select
+        name, running, starts, per, until,
+        until is null or until > "pgqueue".clock() as holds,
+        case when until <= "pgqueue".clock() then until else set_at end as changed_at
+      from "pgqueue".limits
+      where not declared
+        and name in (limit_name, (select name from of_code))
+    ),
+    chosen as (
+      select running, starts, per, until
+      from of_operators
+      where holds
+      order by name <> limit_name
+      limit 1
+    )
+  select
+    coalesce(chosen.running, of_code.running),
+    coalesce(chosen.starts, of_code.starts),
+    case when chosen.starts is null then of_code.per else chosen.per end,
+    of_code.on_failure,
+    chosen.until,
+    greatest(of_code.set_at, (select max(changed_at) from of_operators))
+  from (values (true)) as always (one)
+  left join of_code on true
+  left join chosen on true
 $$;
 
 CREATE FUNCTION pgqueue.limits_of(task text, queue text, tenant text, payload jsonb) RETURNS text[]
@@ -1087,6 +1837,27 @@ CREATE VIEW pgqueue.dead_letters AS
    FROM pgqueue.finished_jobs
   WHERE (state = 'failed'::text);
 
+CREATE TABLE pgqueue.events (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    key text NOT NULL,
+    payload jsonb DEFAULT 'null'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
+    delivered_at timestamp with time zone,
+    CONSTRAINT events_key CHECK (((octet_length(key) >= 1) AND (octet_length(key) <= 1000))),
+    CONSTRAINT events_name CHECK ((name ~ '^[A-Za-z0-9_.:-]{1,200}$'::text))
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+
+ALTER TABLE pgqueue.events ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME pgqueue.events_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE pgqueue.finished_jobs_completed (
     id bigint CONSTRAINT finished_jobs_id_not_null NOT NULL,
     task text CONSTRAINT finished_jobs_task_not_null NOT NULL,
@@ -1180,6 +1951,27 @@ ALTER TABLE pgqueue.job_logs ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTIT
     CACHE 1
 );
 
+CREATE TABLE pgqueue.job_steps (
+    job_id bigint NOT NULL,
+    kind text NOT NULL,
+    name text NOT NULL,
+    attempt integer NOT NULL,
+    created_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
+    finished_at timestamp with time zone,
+    result jsonb,
+    wake_at timestamp with time zone,
+    event text,
+    event_key text,
+    event_id bigint,
+    CONSTRAINT job_steps_event_ends_the_wait CHECK (((event_id IS NULL) OR (finished_at IS NOT NULL))),
+    CONSTRAINT job_steps_kind CHECK ((kind = ANY (ARRAY['step'::text, 'sleep'::text, 'wait'::text]))),
+    CONSTRAINT job_steps_name CHECK (((octet_length(name) >= 1) AND (octet_length(name) <= 1300))),
+    CONSTRAINT job_steps_sleep_has_end CHECK (((kind <> 'sleep'::text) OR (wake_at IS NOT NULL))),
+    CONSTRAINT job_steps_step_has_result CHECK (((kind <> 'step'::text) OR ((finished_at IS NOT NULL) AND (result IS NOT NULL)))),
+    CONSTRAINT job_steps_wait_names_its_event CHECK ((((kind = 'wait'::text) = (event IS NOT NULL)) AND ((kind = 'wait'::text) = (event_key IS NOT NULL))))
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+
 ALTER TABLE pgqueue.jobs ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME pgqueue.jobs_id_seq
     START WITH 1
@@ -1214,10 +2006,49 @@ CREATE TABLE pgqueue.limits (
     set_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
     set_by text NOT NULL,
     CONSTRAINT limits_caps CHECK (((running IS NOT NULL) OR (starts IS NOT NULL))),
+    CONSTRAINT limits_name CHECK (((name ~ '^[A-Za-z0-9]'::text) AND (octet_length(name) <= 500))),
     CONSTRAINT limits_on_failure CHECK ((on_failure = ANY (ARRAY['hold'::text, 'pass'::text]))),
     CONSTRAINT limits_rate CHECK ((((starts IS NULL) = (per IS NULL)) AND (starts >= 1) AND (per > (0)::double precision) AND (per <= (86400)::double precision))),
     CONSTRAINT limits_running CHECK ((running >= 0))
 );
+
+CREATE VIEW pgqueue.limit_usage AS
+ SELECT names.name,
+    rule.running,
+    rule.starts,
+    rule.per,
+    rule.on_failure,
+    COALESCE(held.jobs, (0)::bigint) AS used,
+    GREATEST((0)::bigint, (rule.running - COALESCE(held.jobs, (0)::bigint))) AS free,
+    ( SELECT count(*) AS count
+           FROM pgqueue.limit_starts
+          WHERE ((limit_starts.name = names.name) AND (limit_starts.at > (pgqueue.clock() - (rule.per * '00:00:01'::interval))))) AS started,
+    COALESCE(line.jobs, (0)::bigint) AS waiting,
+    rule.until,
+    rule.since
+   FROM (((( SELECT limits.name
+           FROM pgqueue.limits
+          WHERE (limits.pattern IS NULL)
+        UNION
+         SELECT unnest(jobs.limits) AS unnest
+           FROM pgqueue.jobs
+          WHERE (jobs.admitted_seq IS NOT NULL)
+        UNION
+         SELECT jobs.blocked_on
+           FROM pgqueue.jobs
+          WHERE (jobs.blocked_on IS NOT NULL)) names
+     CROSS JOIN LATERAL pgqueue.limit_rule(names.name) rule(running, starts, per, on_failure, until, since))
+     LEFT JOIN ( SELECT unnest(jobs.limits) AS name,
+            count(*) AS jobs
+           FROM pgqueue.jobs
+          WHERE (jobs.admitted_seq IS NOT NULL)
+          GROUP BY (unnest(jobs.limits))) held ON ((held.name = names.name)))
+     LEFT JOIN ( SELECT jobs.blocked_on AS name,
+            count(*) AS jobs
+           FROM pgqueue.jobs
+          WHERE (jobs.blocked_on IS NOT NULL)
+          GROUP BY jobs.blocked_on) line ON ((line.name = names.name)))
+  WHERE (NOT starts_with(names.name, '@'::text));
 
 CREATE TABLE pgqueue.order_holds (
     name text NOT NULL,
@@ -1703,6 +2534,9 @@ ALTER TABLE ONLY pgqueue.backfills
 ALTER TABLE ONLY pgqueue.chores
     ADD CONSTRAINT chores_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY pgqueue.events
+    ADD CONSTRAINT events_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY pgqueue.finished_jobs
     ADD CONSTRAINT finished_jobs_pkey PRIMARY KEY (id, finished_at, state);
 
@@ -1717,6 +2551,9 @@ ALTER TABLE ONLY pgqueue.job_dependencies
 
 ALTER TABLE ONLY pgqueue.job_logs
     ADD CONSTRAINT job_logs_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY pgqueue.job_steps
+    ADD CONSTRAINT job_steps_pkey PRIMARY KEY (job_id, kind, name);
 
 ALTER TABLE ONLY pgqueue.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (id);
@@ -1807,13 +2644,25 @@ CREATE INDEX backfills_open ON pgqueue.backfills USING btree (id) WHERE (finishe
 
 CREATE INDEX backfills_schedule ON pgqueue.backfills USING btree (schedule_id);
 
+CREATE INDEX events_delivered ON pgqueue.events USING btree (delivered_at) WHERE (delivered_at IS NOT NULL);
+
+CREATE INDEX events_of_key ON pgqueue.events USING btree (name, key, id);
+
+CREATE INDEX events_undelivered ON pgqueue.events USING btree (created_at, id) WHERE (delivered_at IS NULL);
+
 CREATE INDEX job_dependencies_parent ON pgqueue.job_dependencies USING btree (parent_id, child_id);
 
 CREATE INDEX job_logs_job ON pgqueue.job_logs USING btree (job_id, id);
 
+CREATE UNIQUE INDEX job_steps_event ON pgqueue.job_steps USING btree (job_id, event_id) WHERE (event_id IS NOT NULL);
+
+CREATE INDEX job_steps_waiting ON pgqueue.job_steps USING btree (event, event_key) WHERE ((kind = 'wait'::text) AND (finished_at IS NULL));
+
 CREATE INDEX jobs_admitted ON pgqueue.jobs USING btree (admitted_seq) WHERE (admitted_seq IS NOT NULL);
 
-CREATE INDEX jobs_blocked ON pgqueue.jobs USING btree (blocked_on, COALESCE(tenant, ''::text), priority DESC, run_at, id) WHERE (blocked_on IS NOT NULL);
+CREATE INDEX jobs_blocked ON pgqueue.jobs USING btree (blocked_on COLLATE "C", COALESCE(tenant, ''::text), priority DESC, run_at, id) WHERE (blocked_on IS NOT NULL);
+
+CREATE INDEX jobs_blocked_queue ON pgqueue.jobs USING btree (queue) WHERE (blocked_on IS NOT NULL);
 
 CREATE INDEX jobs_claim ON pgqueue.jobs USING btree (queue, priority, run_at, id) WHERE (state = 'queued'::text);
 

@@ -12,7 +12,7 @@ import pytest
 
 from pgqueue import PgQueue
 from pgqueue.db.run import run
-from pgqueue.engine.notify import RING_EVERY, SCHEDULES, Bell
+from pgqueue.engine.notify import EVENTS, RING_EVERY, SCHEDULES, Bell
 from pgqueue.events import DutyFailed, JobStarted, WorkerStarted
 from pgqueue.job import NewJob
 from pgqueue.worker.listener import Listener
@@ -116,19 +116,20 @@ async def test_a_listener_hears_what_concerns_it_and_comes_back(database: str) -
         lambda: database,
         wake=lambda: heard.append("work"),
         wake_scheduler=lambda: heard.append("schedules"),
+        wake_deliveries=lambda: heard.append("events"),
     )
     running = asyncio.create_task(listener.run())
     try:
-        await asyncio.to_thread(until, lambda: heard == ["work", "schedules"])
-        _say(database, "other", SCHEDULES, "mail", "")
-        await asyncio.to_thread(until, lambda: len(heard) == 5)
-        assert heard[2:] == ["schedules", "work", "work"]
+        await asyncio.to_thread(until, lambda: heard == ["work", "schedules", "events"])
+        _say(database, "other", SCHEDULES, "mail", EVENTS, "")
+        await asyncio.to_thread(until, lambda: len(heard) == 7)
+        assert heard[3:] == ["schedules", "work", "events", "work"]
         rows(
             database,
             "select pg_terminate_backend(pid) from pg_stat_activity where query like 'listen%' "
             "and datname = current_database()",
         )
-        await asyncio.to_thread(until, lambda: heard[5:] == ["work", "work", "schedules"])
+        await asyncio.to_thread(until, lambda: heard[7:] == ["work", "work", "schedules", "events"])
         assert listener.is_listening
     finally:
         running.cancel()

@@ -13,12 +13,14 @@ from psycopg.rows import dict_row
 
 from pgqueue import Job, PgQueue, Retry
 from pgqueue.db.run import Steps
+from pgqueue.engine.steps import StepBook
 from pgqueue.errors import LeaseLost
 from pgqueue.events import LeasesLost
-from pgqueue.tasks.running import RunningJob
+from pgqueue.tasks.running import Keeping, RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker import endings
 from pgqueue.worker.notepad import Notepad
+from pgqueue.worker.results import json_of
 from proving import Recorder, rows, value
 
 INSERT = "insert into effects values (%s)"
@@ -328,7 +330,8 @@ def test_a_handler_that_was_told_to_stop_commits_nothing_although_its_lease_stil
         yield from ()
         return True
 
-    running = RunningJob(1, 7, pgq.pools, held, Notepad())
+    keeping = Keeping(StepBook(pgq.sql), json_of)
+    running = RunningJob(1, 7, pgq.pools, held, Notepad(), keeping)
     with running.transaction() as connection:
         connection.execute("insert into late values (1)")
     running.stop()
