@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pgqueue.app import PgQueue
+from pgqueue.builder import Workflow
 from pgqueue.engine.filters import JobFilter
 from pgqueue.engine.operate import Operator
+from pgqueue.engine.workflow_entry import WorkflowRun
 from pgqueue.errors import (
     Cancel,
     ChoreLost,
@@ -35,10 +37,15 @@ from pgqueue.errors import (
     UniqueKeyBusy,
     UniqueKeyTaken,
     WindowBusy,
+    WorkflowBusy,
+    WorkflowEnded,
+    WorkflowInvalid,
+    WorkflowNotFound,
     WrongState,
     ZoneInvalid,
 )
 from pgqueue.job import Job, Retry, State
+from pgqueue.tasks.parents import Parents
 from pgqueue.version import __version__
 
 __all__ = [
@@ -60,6 +67,7 @@ __all__ = [
     "LeaseLost",
     "NotMigrated",
     "Operator",
+    "Parents",
     "Parked",
     "PayloadInvalid",
     "PgQueue",
@@ -77,6 +85,12 @@ __all__ = [
     "UniqueKeyBusy",
     "UniqueKeyTaken",
     "WindowBusy",
+    "Workflow",
+    "WorkflowBusy",
+    "WorkflowEnded",
+    "WorkflowInvalid",
+    "WorkflowNotFound",
+    "WorkflowRun",
     "WrongState",
     "ZoneInvalid",
     "__version__",

@@ -39,6 +39,7 @@ from pgqueue.version import __version__
 from pgqueue.worker.options import WorkerOptions
 from pgqueue.worker.results import json_of
 from pgqueue.worker.service import Worker
+from pgqueue.workflows import Workflows
 
 # The second where a statement begins with a function of ours.
 _NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
@@ -51,7 +52,7 @@ def _as_it_is(text: str) -> str:
     return text
 
 
-class PgQueue(Operations, Maintenance, Scheduling):
+class PgQueue(Operations, Maintenance, Scheduling, Workflows):
     """An app: its settings, its tasks and its way to the database.
 
     Reads the environment when constructed and connects at first use. Safe to share between

@@ -4,7 +4,8 @@ PgQueueError
 ├── ConfigError              a setting or a definition is wrong (exit code 2)
 │   ├── CronInvalid          a cron expression does not parse
 │   ├── ZoneInvalid          no such IANA time zone
-│   └── ExtraMissing         an optional part is not installed
+│   ├── ExtraMissing         an optional part is not installed
+│   └── WorkflowInvalid      nodes of a workflow do not fit together
 ├── PayloadInvalid           arguments do not fit the task's signature
 ├── TaskUnknown              no task of that name is registered here
 ├── TooManyJobs              the tenant's quota of waiting jobs is used up
@@ -13,6 +14,9 @@ PgQueueError
 ├── JobNotFound              no job with that id, live or finished
 ├── ScheduleNotFound         no schedule of that name, or no such window
 ├── WindowBusy               the window's last job still waits or runs
+├── WorkflowNotFound         no workflow with that id, or a job that is in none
+├── WorkflowEnded            nothing can be added to or cancelled in it any more
+├── WorkflowBusy             somebody holds the workflow's row
 ├── JobBusy                  an open transaction holds the job's row
 ├── HandlerCrashed           the process of a handler died (isolation="process")
 ├── WrongState               the job is not in a state in which this can be done
@@ -85,6 +89,10 @@ class ExtraMissing(ConfigError):
         super().__init__(f"{what} needs an extra: pip install 'pgqueue[{extra}]'")
 
 
+class WorkflowInvalid(ConfigError):
+    """Nodes of a workflow do not fit together: a circle, a name twice, or one that nobody has."""
+
+
 class PayloadInvalid(PgQueueError, ValueError):
     """Arguments do not fit the task's signature; `problems` lists (place, message) pairs."""
 
@@ -152,6 +160,40 @@ class WindowBusy(PgQueueError):
     def __init__(self, window: str) -> None:
         self.window = window
         super().__init__(f"{window} still waits or runs: cancel its job, or wait for its end")
+
+
+class WorkflowNotFound(PgQueueError, LookupError):
+    """No workflow with that id, or the job `job_id` is in none."""
+
+    def __init__(self, workflow_id: int | None, job_id: int | None = None) -> None:
+        self.workflow_id = workflow_id
+        self.job_id = job_id
+        what = f"workflow {workflow_id}" if job_id is None else f"a workflow of job {job_id}"
+        super().__init__(f"{what} does not exist, or retention has dropped it")
+
+
+class WorkflowEnded(PgQueueError):
+    """Nothing can be added to the workflow or cancelled in it any more; `why` says why."""
+
+    def __init__(self, workflow_id: int, why: str) -> None:
+        self.workflow_id = workflow_id
+        self.why = why
+        super().__init__(
+            f"workflow {workflow_id} {why}: `pgq workflows retry {workflow_id}` runs again what "
+            "did not complete"
+        )
+
+
+class WorkflowBusy(PgQueueError):
+    """Somebody's transaction held the workflow's row for longer than `wait` seconds."""
+
+    def __init__(self, workflow_id: int, wait: float) -> None:
+        self.workflow_id = workflow_id
+        self.wait = wait
+        super().__init__(
+            f"workflow {workflow_id} is held by another transaction (waited {wait:g} s): "
+            "nothing was changed; try again"
+        )
 
 
 class JobBusy(PgQueueError):

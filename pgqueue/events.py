@@ -274,6 +274,14 @@ class SchedulesUndeclared(Event):
     schedules: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class WorkflowFinished(Event):
+    """The last node of a workflow has ended; `state` is completed, failed or cancelled."""
+
+    workflow_id: int
+    state: str
+
+
 Subscriber = Callable[[Event], object]
 Kinds = Collection[type[Event]] | None
 """Kinds of events; None means all."""

@@ -182,6 +182,7 @@ class Job:
     cancel_requested_at: datetime | None = None
     crashes: int = 0
     suspect: bool = False
+    workflow_id: int | None = None
     _handle: JobHandle | None = field(default=None, repr=False, compare=False)
     _results: ResultReader | None = field(default=None, repr=False, compare=False)
 

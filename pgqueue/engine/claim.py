@@ -69,6 +69,7 @@ class ClaimedJob(NamedTuple):
     cancel_requested_at: int | None
     crashes: int
     suspect: bool
+    workflow_id: int | None = None
 
     def job(self, handle: JobHandle | None = None) -> Job:
         """The Job that a handler is given."""
@@ -97,6 +98,7 @@ class ClaimedJob(NamedTuple):
             cancel_requested_at=None,
             crashes=self.crashes,
             suspect=self.suspect,
+            workflow_id=self.workflow_id,
             _handle=handle,
         )
 

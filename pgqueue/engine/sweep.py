@@ -16,11 +16,12 @@ AUDIT_DAYS = 365
 def sweep(sql: Sql) -> Steps[int]:
     """One pass, in statements of at most 1000 rows; returns how many rows were deleted."""
     keys = yield from _until_none(Statement(sql["sweep_unique_keys"]))
+    workflows = yield from _until_none(Statement(sql["sweep_workflows"]))
     entries = yield from _until_none(Statement(sql["sweep_audit_log"], {"days": AUDIT_DAYS}))
     events = yield from _until_none(Statement(sql["sweep_events"], {"days": EVENT_DAYS}))
     lines = yield from _walked(sql["sweep_job_logs"])
     steps = yield from _walked(sql["sweep_job_steps"])
-    return keys + entries + events + lines + steps
+    return keys + workflows + entries + events + lines + steps
 
 
 def _until_none(statement: Statement) -> Steps[int]:

@@ -153,6 +153,10 @@ _WORDINGS: dict[type[Event], Callable[[Any], Line]] = {
     ),
     events.ScheduleFailed: lambda _: ("error", "a schedule cannot be ticked"),
     events.ScheduleLate: lambda _: ("warning", "a schedule was ticked late"),
+    events.WorkflowFinished: lambda event: (
+        "info" if event.state == "completed" else "warning",
+        "a workflow has ended",
+    ),
     events.ScheduleUnhealthy: lambda _: ("error", "a schedule is not healthy"),
     events.SchedulesUndeclared: lambda _: (
         "warning",

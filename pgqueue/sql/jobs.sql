@@ -5,7 +5,7 @@
 select
   id, task, queue, priority, state, payload, tenant, tags, unique_key, run_at, scheduled_at,
   attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, headers, expires_at,
-  cancel_requested_at, crashes, suspect
+  cancel_requested_at, crashes, suspect, workflow_id
 from pgqueue.all_jobs
 where id = %(id)s
 
@@ -93,7 +93,7 @@ with
     returning
       id, task, queue, priority, payload, tenant, tags, unique_key, run_at, scheduled_at, attempt,
       max_attempts, lease, worker_id, started_at, created_at, timeout, headers, expires_at,
-      cancel_requested_at, crashes, suspect
+      cancel_requested_at, crashes, suspect, workflow_id
   )
 select
   (select count(*) from locked_jobs) as locked,
@@ -103,7 +103,7 @@ select
   claimed_jobs.max_attempts, claimed_jobs.lease, claimed_jobs.worker_id, claimed_jobs.started_at,
   claimed_jobs.created_at, claimed_jobs.timeout, nullif(claimed_jobs.headers, '{}')::text,
   claimed_jobs.expires_at, claimed_jobs.cancel_requested_at, claimed_jobs.crashes,
-  claimed_jobs.suspect
+  claimed_jobs.suspect, claimed_jobs.workflow_id
 from (values (true)) as always (one)
 left join claimed_jobs on true
 

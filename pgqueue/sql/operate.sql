@@ -100,22 +100,51 @@ with
     left join unnest(%(tasks)s::text[], %(tries)s::integer[]) as policy (task, tries)
       on policy.task = held.task
   ),
+  -- Nodes of workflows wait for those of their parents that have not ended.
+  open_parents as materialized (
+    select edges.child_id as id, max(edges.parent_id) as waits_for
+    from targets
+    join pgqueue.job_dependencies as edges on edges.child_id = targets.id
+    join pgqueue.workflow_nodes as parents on parents.job_id = edges.parent_id
+    where targets.workflow_id is not null
+      and parents.outcome is null
+    group by edges.child_id
+  ),
   revived_jobs as (
     insert into pgqueue.jobs (
-      id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at, scheduled_at,
-      attempt, max_attempts, started_at, created_at, timeout, errors, headers, workflow_id,
-      expires_at
+      id, task, queue, priority, state, blocked_on, payload, tenant, tags, unique_key, limits,
+      run_at, scheduled_at, attempt, max_attempts, started_at, created_at, timeout, errors, headers,
+      workflow_id, expires_at
     )
     select
-      id, task, queue, priority, payload, tenant, tags, unique_key, limits, pgqueue.clock_now(),
-      scheduled_at, attempt, max_attempts, started_at, created_at, timeout, errors, headers,
+      id, task, queue, priority,
+      case when waits_for is null then pgqueue.ready_state(limits) else 'waiting' end,
+      case when waits_for is null then pgqueue.ready_on(limits) end,
+      payload, tenant, tags, unique_key, limits, pgqueue.clock_now(), scheduled_at, attempt, max_attempts, started_at, created_at, timeout, errors, headers,
       workflow_id,
       -- A time that has passed would end it again at once.
       case when expires_at > pgqueue.clock() then expires_at end
     from targets
+    left join open_parents using (id)
     order by id
     on conflict do nothing
-    returning id
+    returning id, workflow_id
+  ),
+  reopened_nodes as (
+    update pgqueue.workflow_nodes as nodes
+    set
+      outcome = null,
+      result = null,
+      started_at = null,
+      finished_at = null,
+      waits_for = (select waits_for from open_parents where open_parents.id = nodes.job_id)
+    where job_id = any(array(select id from revived_jobs where workflow_id is not null))
+  ),
+  told_workflows as (
+    insert into pgqueue.workflow_news (workflow_id, job_id)
+    select workflow_id, id
+    from revived_jobs
+    where workflow_id is not null
   ),
   -- Kept, a retry goes on where it failed.
   forgotten_steps as (

@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 
 from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Job, Json, NotStorable, checked_json, storable_json
+from pgqueue.tasks.parents import Parents, kind_of
 
 PAYLOAD_LIMIT = 1_000_000
 """Bytes of JSON a payload may have; enqueue_v1 says the same. Store large things elsewhere."""
@@ -40,6 +41,8 @@ class Signature:
     job_parameter: str | None
     connection_parameter: str | None
     takes_async_connection: bool
+    parents_parameter: str | None = None
+    parents_kind: Any = None
 
     def payload(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Json]:
         """The arguments as a JSON object; raises PayloadInvalid."""
@@ -129,6 +132,7 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
     positional: list[str] = []
     injected: dict[str, str] = {}
     takes_async, open_ended = False, False
+    parents_kind: Any = None
     for name, parameter in parameters.items():
         kind = parameter.annotation
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -140,6 +144,7 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
                 raise ConfigError(f"task {task!r}: two parameters are annotated as a {role}")
             injected[role] = name
             takes_async = takes_async or _is(kind, psycopg.AsyncConnection)
+            parents_kind = kind_of(kind) if role == "parents" else parents_kind
         else:
             annotation = Any if kind is parameter.empty else kind
             has_default = parameter.default is not parameter.empty
@@ -154,6 +159,8 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
         job_parameter=injected.get("job"),
         connection_parameter=injected.get("connection"),
         takes_async_connection=takes_async,
+        parents_parameter=injected.get("parents"),
+        parents_kind=parents_kind,
     )
 
 
@@ -184,6 +191,8 @@ def _injected_role(annotation: Any) -> str | None:
         return "job"
     if _is(annotation, psycopg.Connection) or _is(annotation, psycopg.AsyncConnection):
         return "connection"
+    if _is(annotation, Parents):
+        return "parents"
     return None
 
 

@@ -209,6 +209,10 @@ class Task(Generic[R]):
         """
         return Enqueuing(self, changed(self.options, options))
 
+    def payload(self, *args: Any, **kwargs: Any) -> NewJob:
+        """A job with these arguments as a value, for a workflow; raises PayloadInvalid."""
+        return self.using().payload(*args, **kwargs)
+
     def enqueue(self, *args: Any, **kwargs: Any) -> Job:
         """Insert a job with these arguments and return it; raises PayloadInvalid."""
         return self.using().enqueue(*args, **kwargs)
@@ -236,6 +240,12 @@ class Enqueuing:
     def using(self, **options: Any) -> Enqueuing:
         """The same with further options."""
         return Enqueuing(self.task, changed(self.options, options))
+
+    def payload(self, *args: Any, **kwargs: Any) -> NewJob:
+        """A job with these arguments as a value, for a workflow; raises PayloadInvalid."""
+        if self.options.connection is not None:
+            raise ConfigError("a connection is for enqueue: give it to that of the workflow")
+        return self._new(args, kwargs)
 
     def enqueue(self, *args: Any, **kwargs: Any) -> Job:
         """Insert a job with these arguments and return it; raises PayloadInvalid."""

@@ -24,11 +24,13 @@ from functools import cache, partial
 from typing import Any
 
 from pgqueue.db.pools import Pools
+from pgqueue.db.run import run
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.finish import prove_lease
 from pgqueue.engine.notes import LogLine, Note, Progress
 from pgqueue.engine.steps import StepBook
 from pgqueue.sql import load
+from pgqueue.tasks.parents import find_parents
 from pgqueue.tasks.payload import Signature, signature_of
 from pgqueue.tasks.running import Keeping, RunningJob
 from pgqueue.tasks.task import Task
@@ -120,6 +122,10 @@ def call(asked: Call) -> Answer:
             arguments = signature.arguments(job.payload)
             if signature.job_parameter:
                 arguments[signature.job_parameter] = job.job(running)
+            if signature.parents_parameter:
+                steps = find_parents(sql, job.task, job.id, signature.parents_kind)
+                with _pools(asked.conninfo).connection() as connection:
+                    arguments[signature.parents_parameter] = run(connection, steps)
             return Answer(completed(job, function(**arguments)).result)
     except BaseException as error:  # noqa: BLE001 - told to the parent, SystemExit, too
         if isinstance(error, MemoryError) and asked.memory_limit is not None:

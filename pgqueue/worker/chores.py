@@ -21,6 +21,7 @@ from pgqueue.engine.retention import apply_retention
 from pgqueue.engine.sweep import sweep
 from pgqueue.events import DaysDropped, DutyFailed, JobsRescued, emit
 from pgqueue.schedule.release import Memory, settle_windows
+from pgqueue.worker.following import follow_told
 from pgqueue.worker.link import Link, LinkDown
 
 HOLD = 10.0
@@ -184,6 +185,7 @@ def worker_chores(
         Chore(name="retention", steps=lambda link: _retention(sql, link), slow=True),
         Chore(name="sweep", steps=lambda _: _sweep(sql), slow=True),
         Chore(name="windows", steps=lambda _: _windows(sql, memory)),
+        Chore(name="workflows", steps=lambda _: _workflows(sql, channel, wake)),
     ]
 
 
@@ -208,6 +210,13 @@ def _retention(sql: Mapping[str, str], link: Link) -> Steps[bool]:
 
 def _sweep(sql: Mapping[str, str]) -> Steps[bool]:
     yield from sweep(sql)
+    return False
+
+
+def _workflows(
+    sql: Mapping[str, str], channel: str | None, wake: Callable[[], None]
+) -> Steps[bool]:
+    yield from follow_told(sql, channel, wake)
     return False
 
 

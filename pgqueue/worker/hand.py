@@ -47,6 +47,11 @@ class Hand:
         self.windows: set[int] = set()
         """Which of them are the jobs of windows, that others may wait for."""
         self.on_window_ended: Callable[[], None] = _nothing
+        self.workflows: dict[int, int] = {}
+        """The workflow of each of them that is in one."""
+        self.told_workflows: set[int] = set()
+        """Workflows of jobs whose ends were written: others may wait for them."""
+        self.on_workflow_told: Callable[[], None] = _nothing
         self._writing: list[Outcome] = []
         self._held: list[Outcome] = []
         self._known_held: set[int] = set()
@@ -91,7 +96,12 @@ class Hand:
         self._writing = []
 
     def let_followers_go(self, written: Iterable[int]) -> None:
-        """The ends of these jobs are in the database: windows may wait for them."""
+        """The ends of these jobs are in the database: windows and workflows may wait for them."""
+        if self.workflows:
+            told = {self.workflows.pop(one) for one in written if one in self.workflows}
+            self.told_workflows |= told
+            if told:
+                self.on_workflow_told()
         if self.windows and (ended := self.windows.intersection(written)):
             self.windows -= ended
             self.on_window_ended()

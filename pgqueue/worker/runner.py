@@ -19,9 +19,10 @@ from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.finish import finish_within, prove_lease
 from pgqueue.engine.notes import note_statements
 from pgqueue.engine.steps import StepBook
-from pgqueue.errors import LeaseLost, PayloadInvalid
+from pgqueue.errors import DatabaseUnreachable, LeaseLost, PayloadInvalid
 from pgqueue.events import JobEnded, JobRequeued, JobStarted, LeasesLost, emit, is_wanted
 from pgqueue.job import Ended, Outcome, Requeued, State
+from pgqueue.tasks.parents import find_parents
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.running import Keeping, RunningJob
 from pgqueue.tasks.task import Task
@@ -103,14 +104,9 @@ class Runner:
             return Settled(ended)
         task = self._tasks.get(job.task)
         running.is_async = task.is_async
-        try:
-            arguments = task.signature.arguments(job.payload)
-        except PayloadInvalid as error:
-            return Settled(await self._endings.of_invalid(job, error))
-        except Exception as error:  # noqa: BLE001 - a type's own validator may raise anything
-            return Settled(self._endings.failed(job, "payload-invalid", error))
-        if task.signature.job_parameter:
-            arguments[task.signature.job_parameter] = job.job(running)
+        arguments = await self._arguments(task, job, running)
+        if not isinstance(arguments, dict):
+            return Settled(arguments)
         # A job inserted by SQL or by a schedule carries no timeout of its own.
         seconds = job.timeout or task.options.timeout
         limit = None if seconds is None else asyncio.timeout(seconds)
@@ -129,6 +125,28 @@ class Runner:
             if isinstance(outcome, Requeued) and outcome.waits is not None:
                 self._on_wait()
             return Settled(outcome)
+
+    async def _arguments(
+        self, task: Task[Any], job: ClaimedJob, running: RunningJob
+    ) -> dict[str, Any] | Outcome:
+        """What the handler is called with, or how the try ends if that cannot be."""
+        signature = task.signature
+        try:
+            arguments = signature.arguments(job.payload)
+            # A child process asks for its job's parents itself.
+            if signature.parents_parameter and task.isolation is None:
+                steps = find_parents(self._sql, task.name, job.id, signature.parents_kind)
+                async with self._pools.aconnection() as connection:
+                    arguments[signature.parents_parameter] = await arun(connection, steps)
+        except PayloadInvalid as error:
+            return await self._endings.of_invalid(job, error)
+        except (psycopg.OperationalError, DatabaseUnreachable):
+            return Requeued(job.id, job.lease, DATABASE_AWAY_WAIT, uncounted=1)
+        except Exception as error:  # noqa: BLE001 - a type's own validator may raise anything
+            return self._endings.failed(job, "payload-invalid", error)
+        if signature.job_parameter:
+            arguments[signature.job_parameter] = job.job(running)
+        return arguments
 
     async def _call(
         self, task: Task[Any], job: ClaimedJob, running: RunningJob, arguments: dict[str, Any]

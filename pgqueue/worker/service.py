@@ -29,6 +29,7 @@ from pgqueue.tasks.registry import Registry
 from pgqueue.worker.chores import HOLD, Chores, worker_chores
 from pgqueue.worker.conveyor import Conveyor
 from pgqueue.worker.deliveries import Deliveries
+from pgqueue.worker.following import Followers
 from pgqueue.worker.health import HealthServer
 from pgqueue.worker.heart import GAP_BEATS, Heart
 from pgqueue.worker.link import Link, LinkDown
@@ -89,6 +90,7 @@ class Worker:
         )
         self._hand = self._conveyor.hand
         self._hand.on_window_ended = lambda: self._hurry("windows")
+        self._hand.on_workflow_told = lambda: self._hurry("workflows")
         self._claims = self._conveyor.claims
         self._upkeep_link = Link("upkeep", conninfo)
         self._health: HealthServer | None = None
@@ -280,6 +282,9 @@ class Worker:
         duties.append(Duty("windows", math.inf, self._ticker.let_go, due=math.inf))
         deliveries = Deliveries(self._sql, self._upkeep_link, settings, self._claims.wake)
         duties.append(Duty("events", settings.poll_interval, deliveries.turn))
+        link, channel = self._upkeep_link, settings.channel
+        followers = Followers(self._sql, link, self._hand, channel, self._claims.wake)
+        duties.append(Duty("workflows", math.inf, followers.turn, due=math.inf))
         if self._ticks:
             duties.append(Duty("tick", settings.poll_interval, self._ticker.turn))
         if every := settings.stats_interval:

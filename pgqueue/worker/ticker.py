@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 
 from pgqueue.db.run import Steps
 from pgqueue.engine.notify import LISTENING_REST, ring
+from pgqueue.engine.workflow import pass_told
 from pgqueue.events import DutyFailed, emit
 from pgqueue.schedule.release import let_go
 from pgqueue.schedule.tick import look_ahead, tick
 from pgqueue.settings import Settings
+from pgqueue.worker.following import tell
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.loop import ClaimLoop
@@ -92,8 +94,12 @@ class Ticker:
 
 
 def bring_forth(sql: Mapping[str, str], *, ticks: bool) -> Steps[int]:
-    """Let held windows go, and with `ticks` insert what is due; returns how many jobs may run."""
+    """Let held windows and nodes go, with `ticks` insert what is due; returns how many may run."""
+    passed = yield from pass_told(sql)
+    tell(passed)
+    # What another pass has may bring jobs, too.
+    followers = passed.released + len(passed.left)
     if not ticks:
-        return (yield from let_go(sql))
+        return followers + (yield from let_go(sql))
     ticked = yield from tick(sql)
-    return ticked.jobs + ticked.released
+    return followers + ticked.jobs + ticked.released
