@@ -140,22 +140,27 @@ class Workflows(ABC):
     # -- WorkflowSender: how builders bring workflows into the database --------------
 
     def send_workflow(self, workflow: Workflow, connection: Any) -> WorkflowRun:
+        steps = self._entry(workflow)
         given = None if connection is None else borrowed(connection)
         is_alone = given is None or commits_itself(given)
-        return self._run(self._sent(workflow, is_alone=is_alone), given)
+        return self._run(self._sent(workflow, steps, is_alone=is_alone), given)
 
     async def asend_workflow(self, workflow: Workflow, connection: Any) -> WorkflowRun:
+        steps = self._entry(workflow)
         given = None if connection is None else await aborrowed(connection)
         is_alone = given is None or commits_itself(given)
-        return await self._arun(self._sent(workflow, is_alone=is_alone), given)
+        return await self._arun(self._sent(workflow, steps, is_alone=is_alone), given)
 
     # -- the steps both ways share -------------------------------------------------
 
-    def _sent(self, workflow: Workflow, *, is_alone: bool) -> Steps[WorkflowRun]:
+    def _entry(self, workflow: Workflow) -> Steps[WorkflowRun]:
         if workflow.id is None:
-            steps = workflow_entry.enqueue_workflow(self.sql, workflow.name, workflow.nodes)
-        else:
-            steps = workflow_entry.extend_workflow(self.sql, workflow.id, workflow.nodes)
+            return workflow_entry.enqueue_workflow(self.sql, workflow.name, workflow.nodes)
+        return workflow_entry.extend_workflow(self.sql, workflow.id, workflow.nodes)
+
+    def _sent(
+        self, workflow: Workflow, steps: Steps[WorkflowRun], *, is_alone: bool
+    ) -> Steps[WorkflowRun]:
         if not is_alone:
             run = yield from steps
             if (channel := self._bell.within(_ANY_QUEUE)) is not None:
@@ -182,14 +187,13 @@ class Workflows(ABC):
 
     def _cancel_workflow(self, workflow_id: int, by: Operator | None) -> Steps[Cancelled]:
         operator, known = acting(by), checked_workflow(workflow_id)
-        cancelled = yield from workflow_deeds.cancel_workflow(self.sql, known, operator)
-        yield from pass_workflows(self.sql, [known])
-        return cancelled
+        steps = workflow_deeds.cancel_workflow(self.sql, known, operator)
+        return self._followed(known, steps)
 
     def _retry_workflow(self, workflow_id: int, by: Operator | None) -> Steps[Retried]:
         operator, known = acting(by), checked_workflow(workflow_id)
-        steps = workflow_deeds.retry_workflow(self.sql, known, operator, self._policies_tries())
-        return (yield from self._going_on(known, steps))
+        steps = workflow_deeds.retry_workflow(self.sql, known, operator, self._tries_of_tasks())
+        return self._followed(known, steps)
 
     def _rerun_workflow(
         self, workflow_id: int, names: tuple[str, ...], by: Operator | None
@@ -198,17 +202,18 @@ class Workflows(ABC):
         if not names:
             raise ConfigError("say which nodes are to run again")
         checked = [checked_name("node", name) for name in names]
-        tries = self._policies_tries()
+        tries = self._tries_of_tasks()
         steps = workflow_deeds.rerun_nodes(self.sql, known, checked, operator, tries)
-        return (yield from self._going_on(known, steps))
+        return self._followed(known, steps)
 
-    def _going_on(self, workflow_id: int, steps: Steps[Retried]) -> Steps[Retried]:
-        retried = yield from steps
+    def _followed(self, workflow_id: int, steps: Steps[T]) -> Steps[T]:
+        """The steps, a pass over what they changed, and a hint to the workers."""
+        result = yield from steps
         yield from pass_workflows(self.sql, [workflow_id])
         yield from ring(self.sql, self.settings.channel, "")
-        return retried
+        return result
 
-    def _policies_tries(self) -> dict[str, int]:
+    def _tries_of_tasks(self) -> dict[str, int]:
         return {task.name: task.retry.attempts for task in self.tasks}
 
 

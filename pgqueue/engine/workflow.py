@@ -97,9 +97,11 @@ def _pass_some(sql: Sql, ids: Sequence[int]) -> Steps[Passed]:
         walked, kept = yield from _walk(sql, ids)
         # Who was left by an earlier walk may have been met by this one.
         passed = replace(passed.joined(walked), left=walked.left)
+        if walked.ended:
+            continue  # of those it was told meanwhile
         if not kept:
             return passed
-        if not (walked.released or walked.ended):
+        if not walked.released:
             return replace(passed, left=frozenset(ids))
 
 

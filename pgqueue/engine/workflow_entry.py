@@ -37,11 +37,15 @@ class WorkflowRun:
 def enqueue_workflow(sql: Sql, name: str, nodes: Mapping[str, Node]) -> Steps[WorkflowRun]:
     """Insert a workflow, all or nothing, inside a transaction.
 
-    Raises WorkflowInvalid before anything is sent, and TooManyJobs.
+    Raises WorkflowInvalid at once, before anything is sent, and TooManyJobs.
     """
     order = in_order(nodes)
     if not order:
         raise WorkflowInvalid(f"workflow {name!r} has no nodes: add one")
+    return _enqueue(sql, name, order)
+
+
+def _enqueue(sql: Sql, name: str, order: Sequence[Node]) -> Steps[WorkflowRun]:
     yield from _check_quotas(sql, order)
     ids = yield from _take_ids(sql, order)
     params = {"name": name, "open_job_id": max(ids.values())}
@@ -198,11 +202,11 @@ def _columns(
         "payloads": [storable_json(job.payload) for job in jobs],
         "priorities": [job.priority for job in jobs],
         "run_ats": [job.run_at for job in jobs],
-        "delays": [job.delay for job in jobs],
+        "delays": [float(job.delay) for job in jobs],
         "tenants": [job.tenant for job in jobs],
         "tags": [array_of(job.tags) for job in jobs],
         "max_attempts": [job.max_attempts for job in jobs],
-        "timeouts": [job.timeout for job in jobs],
+        "timeouts": [None if job.timeout is None else float(job.timeout) for job in jobs],
         "expires_ats": [job.expires_at for job in jobs],
         "headers": [json.dumps(job.headers or {}) for job in jobs],
     }
