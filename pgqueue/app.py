@@ -93,6 +93,8 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
         retry: Retry | None = None,
         isolation: str | None = None,
         memory_limit: int | None = None,
+        batch: int | None = None,
+        max_wait: float | None = None,
         **options: Any,
     ) -> Callable[[Callable[..., R]], Task[R]]: ...
 
@@ -105,13 +107,17 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
         retry: Retry | None = None,
         isolation: str | None = None,
         memory_limit: int | None = None,
+        batch: int | None = None,
+        max_wait: float | None = None,
         **options: Any,
     ) -> Any:
         """Register a function, sync or async, as a task.
 
         Its name is the function's with dashes, unless given. Without `retry` a job is tried once;
         a crash of the worker is no try. `options` are those of `Task.using`: queue, priority,
-        timeout, tags, … A sync function runs in a thread, or with `isolation="process"` in a
+        timeout, tags, … With `batch` the function takes a list, of payloads or of jobs, and is
+        called for up to so many at once, which wait for each other `max_wait` seconds at most.
+        A sync function runs in a thread, or with `isolation="process"` in a
         child process of its own, which is killed on timeout and cancel and may use at most
         `memory_limit` bytes of address space (Linux). Raises ConfigError for options that are not
         valid and for a name that is taken.
@@ -131,6 +137,8 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
                 retry=retry or Retry(),
                 isolation=isolation,
                 memory_limit=memory_limit,
+                batch=batch,
+                max_wait=max_wait,
             )
             self.tasks.add(task)
             return task

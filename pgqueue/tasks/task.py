@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Job, Json, NewJob, NewJobs, Retry
+from pgqueue.tasks.batching import batch_signature_of, checked_batching
 from pgqueue.tasks.isolation import checked_isolation, checked_memory
 from pgqueue.tasks.names import checked_queue, checked_task
 from pgqueue.tasks.payload import Signature, signature_of
@@ -165,6 +166,8 @@ class Task(Generic[R]):
         retry: Retry,
         isolation: str | None = None,
         memory_limit: int | None = None,
+        batch: int | None = None,
+        max_wait: float | None = None,
     ) -> None:
         self.name = checked_task(name)
         if not isinstance(retry, Retry):
@@ -175,6 +178,7 @@ class Task(Generic[R]):
         self.is_async = inspect.iscoroutinefunction(function)
         self.isolation = checked_isolation(name, function, isolation)
         self.memory_limit = checked_memory(name, self.isolation, memory_limit)
+        self.batching = checked_batching(name, batch, max_wait, self.isolation)
         self._sender = sender
         update_wrapper(self, function)
 
@@ -187,7 +191,8 @@ class Task(Generic[R]):
     @cached_property
     def signature(self) -> Signature:
         """Read at first use: annotations may name what is defined further down."""
-        signature = signature_of(self.name, self.function)
+        read = signature_of if self.batching is None else batch_signature_of
+        signature = read(self.name, self.function)
         if self.isolation == "process" and signature.connection_parameter:
             raise ConfigError(
                 f"task {self.name!r}: a connection cannot go into another process: "

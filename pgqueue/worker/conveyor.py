@@ -10,6 +10,7 @@ from random import random
 from pgqueue.db.pools import Pools
 from pgqueue.settings import Settings
 from pgqueue.tasks.registry import Registry
+from pgqueue.worker.batches import Batches
 from pgqueue.worker.endings import Endings
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
@@ -44,7 +45,9 @@ class Conveyor:
     ) -> None:
         self.hand = Hand()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgqueue-job")
-        self._links = claiming, writing = Link("claims", conninfo), Link("writer", conninfo)
+        claiming, writing = Link("claims", conninfo), Link("writer", conninfo)
+        batching = Link("batches", conninfo)
+        self._links = (claiming, writing, batching)
         notepad, pace = Notepad(), Pace(concurrency, time.monotonic())
         self.processes = Processes(conninfo, settings.schema_name, notepad)
         self.runner = Runner(
@@ -58,7 +61,17 @@ class Conveyor:
             on_no_partition=lambda: hurry("partitions"),
             on_wait=lambda: hurry("events"),
         )
-        slots = Slots(self.runner, self.hand, pace, concurrency)
+        batches = Batches(
+            registry=tasks,
+            sql=sql,
+            link=batching,
+            runner=self.runner,
+            hand=self.hand,
+            worker_id=worker_id,
+            is_claiming=lambda: self.claims.is_claiming,
+            on_lost_reply=lambda: self.claims.note_lost_reply(),  # noqa: PLW0108 - made below
+        )
+        slots = Slots(self.runner, self.hand, pace, concurrency, batches)
         self.claims = ClaimLoop(
             sql=sql,
             link=claiming,

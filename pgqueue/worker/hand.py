@@ -35,6 +35,10 @@ class Hand:
     def __init__(self) -> None:
         self.waiting: deque[ClaimedJob] = deque()
         self.running: dict[Try, ClaimedJob] = {}
+        self.gathered: dict[Try, ClaimedJob] = {}
+        """They wait for a running one, to go into one call with it: see worker/batches.py."""
+        self.beside: dict[Try, ClaimedJob] = {}
+        """They run in one call with a running one, and in its slot."""
         self.ended: list[Outcome] = []
         self.leases_in_flight: set[int] = set()
         self.tally = Tally()
@@ -69,6 +73,7 @@ class Hand:
     def in_hand(self) -> InHand:
         """Everything the database may rightly believe to be running here."""
         ids = {job.id for job in (*self.waiting, *self.running.values())}
+        ids |= {job_id for job_id, _ in (*self.gathered, *self.beside)}
         ids |= {outcome.job_id for outcome in (*self.ended, *self._writing, *self._held)}
         return InHand(frozenset(self.leases_in_flight), frozenset(ids))
 
@@ -77,8 +82,12 @@ class Hand:
         return any(job.suspect for job in (*self.waiting, *self.running.values()))
 
     def started_ids(self) -> list[int]:
-        """The jobs whose handlers have started. Safe from another thread: one atomic copy."""
-        return [job_id for job_id, _ in self.running.copy()]
+        """The jobs whose handlers have started. Safe from another thread: atomic copies."""
+        return [job_id for job_id, _ in (*self.running.copy(), *self.beside.copy())]
+
+    def started(self) -> list[ClaimedJob]:
+        """The same as jobs, for who writes what they say and sees whether they are wanted."""
+        return [*self.running.values(), *self.beside.values()]
 
     def end(self, outcome: Outcome) -> None:
         """To be written by the writer, soon."""

@@ -135,17 +135,18 @@ class ClaimLoop:
             try:
                 await self._round()
             except LinkDown:
-                self._lost_reply()
+                self.note_lost_reply()
             except Exception as error:  # noqa: BLE001 - told, and no error of ours may end a worker
                 emit(DutyFailed("claim", f"{type(error).__name__}: {error}"))
                 await self._link.close()
-                self._lost_reply()
+                self.note_lost_reply()
                 await asyncio.sleep(wait)
                 wait = min(LONGEST_WAIT, wait * 2)
             else:
                 wait = FIRST_WAIT
 
-    def _lost_reply(self) -> None:
+    def note_lost_reply(self) -> None:
+        """It is unknown what a claim took."""
         self.lost_replies += 1
         self._found_nothing = False
         self._on_lost_reply()
@@ -232,6 +233,11 @@ class ClaimLoop:
         return rest * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
 
     # -- jobs in hand ----------------------------------------------------------
+
+    @property
+    def is_claiming(self) -> bool:
+        """Whether the worker takes jobs just now."""
+        return self._may_claim()
 
     def _may_claim(self) -> bool:
         return self._claiming and not self._held_off

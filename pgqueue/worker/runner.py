@@ -66,7 +66,7 @@ class Runner:
         self._threads = threads
         self._notepad = notepad
         self._processes = processes
-        self._endings = endings
+        self.endings = endings
         self._keeping = Keeping(StepBook(sql), json_of)
         self._running: dict[Try, RunningJob] = {}
         self.lingering: set[asyncio.Future[Any]] = set()
@@ -80,8 +80,7 @@ class Runner:
         started = time.monotonic()
         if is_wanted(JobStarted):
             emit(JobStarted(job.id, job.task, job.attempt))
-        prove = functools.partial(prove_lease, self._sql, job.id, job.lease)
-        running = RunningJob(job.id, job.lease, self._pools, prove, self._notepad, self._keeping)
+        running = self.new_running(job)
         self._running[job.id, job.lease] = running
         try:
             settled = await self._settle(job, running)
@@ -90,8 +89,13 @@ class Runner:
             return None
         finally:
             del self._running[job.id, job.lease]
-        _tell(job, settled.outcome, started)
+        tell(job, settled.outcome, started)
         return settled
+
+    def new_running(self, job: ClaimedJob) -> RunningJob:
+        """What its handler asks through its Job."""
+        prove = functools.partial(prove_lease, self._sql, job.id, job.lease)
+        return RunningJob(job.id, job.lease, self._pools, prove, self._notepad, self._keeping)
 
     def cancel(self, key: Try) -> None:
         """Note that somebody wants this running job cancelled; the caller then cancels `run`."""
@@ -121,7 +125,7 @@ class Runner:
                 self._on_no_partition()
                 return Settled(Requeued(job.id, job.lease, DATABASE_AWAY_WAIT, uncounted=1))
             timed_out = limit is not None and limit.expired()
-            outcome = self._endings.of_error(task, job, running, error, timed_out=timed_out)
+            outcome = self.endings.of_error(task, job, running, error, timed_out=timed_out)
             if isinstance(outcome, Requeued) and outcome.waits is not None:
                 self._on_wait()
             return Settled(outcome)
@@ -139,11 +143,11 @@ class Runner:
                 async with self._pools.aconnection() as connection:
                     arguments[signature.parents_parameter] = await arun(connection, steps)
         except PayloadInvalid as error:
-            return await self._endings.of_invalid(job, error)
+            return await self.endings.of_invalid(job, error)
         except (psycopg.OperationalError, DatabaseUnreachable):
             return Requeued(job.id, job.lease, DATABASE_AWAY_WAIT, uncounted=1)
         except Exception as error:  # noqa: BLE001 - a type's own validator may raise anything
-            return self._endings.failed(job, "payload-invalid", error)
+            return self.endings.failed(job, "payload-invalid", error)
         if signature.job_parameter:
             arguments[signature.job_parameter] = job.job(running)
         return arguments
@@ -160,10 +164,10 @@ class Runner:
         if task.is_async:
             return await self._call_in_transaction(task, job, running, arguments)
         if place is None:
-            value = await self._in_thread(running, functools.partial(task.function, **arguments))
+            value = await self.in_thread(running, functools.partial(task.function, **arguments))
             return Settled(completed(job, value))
         call = functools.partial(self._thread_transaction, task, job, running, arguments)
-        settled: Settled = await self._in_thread(running, call)
+        settled: Settled = await self.in_thread(running, call)
         return settled
 
     async def _call_in_transaction(
@@ -193,7 +197,8 @@ class Runner:
         # The job's row goes with this transaction, and its notes have to be there before.
         return note_statements(self._sql, self._notepad.take_of(job.id), time.monotonic())
 
-    async def _in_thread(self, running: RunningJob, call: functools.partial[Any]) -> Any:
+    async def in_thread(self, running: RunningJob, call: functools.partial[Any]) -> Any:
+        """Call it in a thread, which is told to stop when this coroutine is cancelled."""
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._threads, context.run, _carried, call)
@@ -237,7 +242,8 @@ def _lacks_partition(error: BaseException) -> bool:
     )
 
 
-def _tell(job: ClaimedJob, outcome: Outcome, started: float) -> None:
+def tell(job: ClaimedJob, outcome: Outcome, started: float) -> None:
+    """Say how a try ended that began at `started`, on the monotonic clock."""
     if isinstance(outcome, Requeued):
         seconds = time.monotonic() - started
         emit(JobRequeued(job.id, job.task, job.attempt, outcome.delay, seconds, outcome.error))

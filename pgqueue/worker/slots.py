@@ -10,6 +10,7 @@ from collections import deque
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.events import DutyFailed, emit
 from pgqueue.job import Requeued
+from pgqueue.worker.batches import Batches
 from pgqueue.worker.hand import Hand, Try
 from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner, Settled
@@ -32,8 +33,10 @@ class Slots:
         hand: Hand,
         pace: Pace,
         concurrency: int,
+        batches: Batches,
     ) -> None:
         self._runner = runner
+        self._batches = batches
         self._hand = hand
         self._pace = pace
         self._concurrency = concurrency
@@ -56,9 +59,10 @@ class Slots:
 
     def cancel(self, key: Try) -> None:
         """Stop a running job because somebody asked for it; no longer running is fine."""
-        if key in self._by_try:
-            self._runner.cancel(key)
-            self._by_try[key].cancel()
+        stopped = self._batches.cancel(key)
+        if stopped in self._by_try:
+            self._runner.cancel(stopped)
+            self._by_try[stopped].cancel()
 
     def cancel_all(self) -> None:
         """End every handler; their jobs are handed back without costing an attempt."""
@@ -135,6 +139,8 @@ class Slots:
 
     async def _run(self, job: ClaimedJob) -> Settled | None:
         try:
+            if job.task in self._batches.tasks:
+                return await self._batches.run(job)
             return await self._runner.run(job)
         except asyncio.CancelledError:
             return Settled(handed_back(job))

@@ -131,7 +131,7 @@ class Writer:
         self._count(outcomes, written)
 
     async def _stop_cancelled(self) -> None:
-        running = list(self._hand.running.values())
+        running = self._hand.started()
         marks = await self._link.execute(ask(find_cancel_marks(self._sql, running)))
         marked = {job_id for (job_id,) in marks}
         for job in running:

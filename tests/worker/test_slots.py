@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,7 +82,8 @@ async def test_handlers_that_never_wait_leave_turns_to_everything_else(
     ticks = itertools.count()
     monkeypatch.setattr(slots_module.time, "monotonic", lambda: next(ticks) / 1_000)
     runner, hand = _Runner(), Hand()
-    slots = Slots(runner, hand, Pace(100, 0.0), 100)  # type: ignore[arg-type]  # ends jobs at once
+    batches = SimpleNamespace(tasks=frozenset())
+    slots = Slots(runner, hand, Pace(100, 0.0), 100, batches)  # type: ignore[arg-type]  # stand-ins
     hand.waiting.extend(_job(number) for number in range(2_000))
     slots.fill()
     turns: list[int] = []

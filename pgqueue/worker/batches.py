@@ -1,0 +1,406 @@
+"""Batch handlers: one call for many jobs. The first one takes a slot, looks for others of its task,
+waits a moment for more, and runs with what has come.
+
+The others are claimed for this call alone and by their task, so a worker hoards nothing; each has
+its own lease, its own outcome, and is handed back like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from pgqueue.db.run import ask_at_once, time_of
+from pgqueue.engine.claim import (
+    LANE_START,
+    STEADY_PLAN,
+    ClaimedJob,
+    Lane,
+    claim_jobs,
+    claimed_of_rows,
+    new_lease,
+)
+from pgqueue.errors import LeaseLost, PayloadInvalid, Verdict
+from pgqueue.events import (
+    DutyFailed,
+    JobsClaimed,
+    JobStarted,
+    LeasesLost,
+    emit,
+    is_wanted,
+)
+from pgqueue.job import NotStorable, Outcome, Requeued
+from pgqueue.tasks.batching import Batching, BatchSignature
+from pgqueue.tasks.registry import Registry
+from pgqueue.tasks.running import RunningJob
+from pgqueue.tasks.task import Task
+from pgqueue.worker.endings import unfit
+from pgqueue.worker.hand import Hand, Try
+from pgqueue.worker.link import Link, LinkDown
+from pgqueue.worker.results import completed
+from pgqueue.worker.runner import Runner, Settled, tell
+
+LOOK_EVERY = 0.1
+"""Seconds between looks for more while a batch waits, and until it sees that the worker stops."""
+
+CHEAP = 0.005
+COST_SHARE = 20
+"""A look that took longer than so many seconds comes again after so many times its own cost: it may
+have walked past jobs of other tasks."""
+
+CLAIM_GRACE = 2.0
+"""Seconds that a batch which is stopped waits for the reply to its claim."""
+
+
+class _Member(NamedTuple):
+    job: ClaimedJob
+    running: RunningJob
+    item: Any
+
+
+class _Gathering:
+    """The jobs of a call to come."""
+
+    def __init__(self, leader: ClaimedJob, batching: Batching) -> None:
+        self.jobs = [leader]
+        self.size = batching.size
+        self.ends = time.monotonic() + batching.max_wait
+        self.full = asyncio.Event()
+        self.asked = 0
+        """For how many a claim is under way."""
+        self.is_open = True
+
+    @property
+    def room(self) -> int:
+        return self.size - len(self.jobs) - self.asked if self.is_open else 0
+
+    def add(self, job: ClaimedJob) -> None:
+        self.jobs.append(job)
+        if len(self.jobs) >= self.size:
+            self.full.set()
+
+
+class Batches:
+    """Runs the jobs of batch tasks; a worker has one. All methods belong to its event loop."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        sql: Mapping[str, str],
+        link: Link,
+        runner: Runner,
+        hand: Hand,
+        worker_id: Callable[[], int],
+        is_claiming: Callable[[], bool],
+        on_lost_reply: Callable[[], None],
+    ) -> None:
+        self.tasks = frozenset(task.name for task in registry if task.batching is not None)
+        self._registry = registry
+        self._sql = sql
+        self._link = link
+        self._runner = runner
+        self._hand = hand
+        self._endings = runner.endings
+        self._worker_id = worker_id
+        self._is_claiming = is_claiming
+        self._on_lost_reply = on_lost_reply
+        self._gathering: dict[str, _Gathering] = {}
+        self._calls: dict[Try, tuple[Try, Sequence[_Member]]] = {}
+        self._next_claim: dict[str, float] = {}
+        # One at a time on the link.
+        self._asking = asyncio.Lock()
+
+    async def run(self, job: ClaimedJob) -> Settled | None:
+        """Run the job together with others; None when another call has taken it along.
+
+        Cancelling this coroutine hands all of them back without costing an attempt.
+        """
+        task = self._registry.get(job.task)
+        assert task.batching is not None  # noqa: S101 - only such tasks come here
+        other = self._gathering.get(task.name)
+        if other is not None and other.room > 0 and not job.suspect:
+            self._join(other, job)
+            return None
+        gathering = _Gathering(job, task.batching)
+        try:
+            # A suspect runs alone: if the worker dies, there is one to blame.
+            if not job.suspect:
+                await self._gather(task.name, gathering)
+            return await self._run_together(task, gathering.jobs)
+        finally:
+            gathering.is_open = False
+            self._hand_back(gathering.jobs[1:])
+
+    def cancel(self, key: Try) -> Try | None:
+        """Note that somebody wants this job cancelled; returns which slot is to be stopped, if any.
+
+        One job of a call cannot be stopped alone: it ends with the call, which is stopped once all
+        of its jobs are unwanted.
+        """
+        if key not in self._calls:
+            return key
+        leader, members = self._calls[key]
+        for member in members:
+            if (member.job.id, member.job.lease) == key:
+                member.running.cancel_requested = True
+                member.running.stop()
+        return leader if all(member.running.cancel_requested for member in members) else None
+
+    # -- gathering -----------------------------------------------------------------
+
+    async def _gather(self, name: str, gathering: _Gathering) -> None:
+        self._gathering[name] = gathering
+        try:
+            self._take_waiting(name, gathering)
+            while gathering.room > 0 and self._is_claiming():
+                is_last = time.monotonic() >= gathering.ends
+                if time.monotonic() >= self._next_claim.get(name, 0.0):
+                    await self._claim_unhurt(name, gathering)
+                if is_last:
+                    break
+                left = max(0.0, gathering.ends - time.monotonic())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_EVERY, left)):
+                        await gathering.full.wait()
+            self._take_waiting(name, gathering)
+        finally:
+            gathering.is_open = False
+            if self._gathering.get(name) is gathering:
+                del self._gathering[name]
+
+    def _take_waiting(self, name: str, gathering: _Gathering) -> None:
+        """What was fetched ahead already."""
+        waiting = self._hand.waiting
+        for _ in range(len(waiting)):
+            job = waiting.popleft()
+            if job.task == name and not job.suspect and gathering.room > 0:
+                self._join(gathering, job)
+            else:
+                waiting.append(job)
+
+    def _join(self, gathering: _Gathering, job: ClaimedJob) -> None:
+        self._hand.gathered[job.id, job.lease] = job
+        gathering.add(job)
+
+    async def _claim_unhurt(self, name: str, gathering: _Gathering) -> None:
+        # Never cancelled: a reply that is thrown away leaves jobs `running` for nobody.
+        claiming = asyncio.create_task(self._claim(name, gathering), name="batch-claim")
+        try:
+            await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            gathering.is_open = False
+            await asyncio.wait({claiming}, timeout=CLAIM_GRACE)
+            raise
+
+    async def _claim(self, name: str, gathering: _Gathering) -> None:
+        async with self._asking:
+            began, first = time.monotonic(), gathering.jobs[0]
+            # Dead entries lie before its place; and what others have handed back.
+            for bound in ((time_of(first.run_at), first.id), LANE_START):
+                if gathering.room > 0:
+                    await self._ask(name, gathering, Lane(first.queue, first.priority, bound))
+            now = time.monotonic()
+            is_dear = gathering.room > 0 and now - began > CHEAP
+            self._next_claim[name] = now + COST_SHARE * (now - began) if is_dear else 0.0
+
+    async def _ask(self, name: str, gathering: _Gathering, lane: Lane) -> None:
+        lease, gathering.asked = new_lease(), gathering.room
+        claim = claim_jobs(
+            self._sql,
+            [lane],
+            [name],
+            worker_id=self._worker_id(),
+            lease=lease,
+            limit=gathering.asked,
+            suspects=False,
+        )
+        self._hand.leases_in_flight.add(lease)
+        try:
+            *_, rows = await self._link.execute(ask_at_once(STEADY_PLAN, claim))
+            gathering.asked = 0
+            self._take(gathering, claimed_of_rows(lease, rows).jobs)
+        except LinkDown:
+            self._on_lost_reply()
+        except Exception as error:  # noqa: BLE001 - told; the batch runs with what it has
+            emit(DutyFailed("batch", f"{type(error).__name__}: {error}"))
+            await self._link.close()
+            self._on_lost_reply()
+        finally:
+            # No turn of the event loop until they are in hand, or they would count as strays.
+            self._hand.leases_in_flight.discard(lease)
+            gathering.asked = 0
+
+    def _take(self, gathering: _Gathering, jobs: Sequence[ClaimedJob]) -> None:
+        if jobs and is_wanted(JobsClaimed):
+            emit(JobsClaimed(self._worker_id(), tuple(job.id for job in jobs), jobs[0].lease))
+        for job in sorted(jobs, key=lambda job: (job.run_at, job.id)):
+            if gathering.room > 0:
+                self._join(gathering, job)
+            else:
+                self._hand.end(_handed_back(job))
+
+    # -- one call --------------------------------------------------------------------
+
+    async def _run_together(self, task: Task[Any], jobs: Sequence[ClaimedJob]) -> Settled | None:
+        leader, started = jobs[0], time.monotonic()
+        members: list[_Member] = []
+        outcomes: dict[Try, Outcome | None] = {}
+        for job in jobs:
+            if is_wanted(JobStarted):
+                emit(JobStarted(job.id, job.task, job.attempt))
+            made = await self._member(task, job)
+            if isinstance(made, _Member):
+                members.append(made)
+            else:
+                outcomes[job.id, job.lease] = made
+        if members:
+            outcomes |= await self._called(task, (leader.id, leader.lease), members)
+        for job in jobs:
+            if (outcome := outcomes[job.id, job.lease]) is not None:
+                tell(job, outcome, started)
+        for job in jobs[1:]:
+            self._settle(job, outcomes[job.id, job.lease])
+        outcome = outcomes[leader.id, leader.lease]
+        return None if outcome is None else Settled(outcome)
+
+    async def _member(self, task: Task[Any], job: ClaimedJob) -> _Member | Outcome:
+        if ended := unfit(job):
+            return ended
+        try:
+            item = task.signature.arguments(job.payload)
+        except PayloadInvalid as error:
+            return await self._endings.of_invalid(job, error)
+        except Exception as error:  # noqa: BLE001 - a type's own validator may raise anything
+            return self._endings.failed(job, "payload-invalid", error)
+        running = self._runner.new_running(job)
+        running.is_async = task.is_async
+        running.may_park = False
+        return _Member(job, running, item)
+
+    async def _called(
+        self, task: Task[Any], leader: Try, members: Sequence[_Member]
+    ) -> dict[Try, Outcome | None]:
+        keys = [(member.job.id, member.job.lease) for member in members]
+        self._calls.update(dict.fromkeys(keys, (leader, members)))
+        for key, member in zip(keys, members, strict=True):
+            if self._hand.gathered.pop(key, None) is not None:
+                self._hand.beside[key] = member.job
+        limit = asyncio.timeout(_timeout(task, members))
+        try:
+            async with limit:
+                values = _one_each(members, await self._call(task, members))
+        except LeaseLost as error:
+            return self._without_lost(members, error)
+        # sys.exit() and exception groups, too: the handler fails, and the worker goes on.
+        except BaseException as error:  # noqa: BLE001 - recorded
+            return self._all_failed(task, members, error, timed_out=limit.expired())
+        finally:
+            for key in keys:
+                del self._calls[key]
+        return {
+            key: self._outcome(task, member, value)
+            for key, member, value in zip(keys, members, values, strict=True)
+        }
+
+    async def _call(self, task: Task[Any], members: Sequence[_Member]) -> Any:
+        signature = task.signature
+        assert isinstance(signature, BatchSignature)  # noqa: S101 - only such tasks come here
+        arguments: dict[str, Any] = {}
+        if signature.items_parameter:
+            arguments[signature.items_parameter] = [member.item for member in members]
+        if signature.jobs_parameter:
+            arguments[signature.jobs_parameter] = [
+                member.job.job(member.running) for member in members
+            ]
+        if task.is_async:
+            return await task.function(**arguments)
+        call = functools.partial(task.function, **arguments)
+        return await self._runner.in_thread(members[0].running, call)
+
+    def _outcome(self, task: Task[Any], member: _Member, value: Any) -> Outcome:
+        if isinstance(value, BaseException):
+            return self._failed(task, member, value)
+        try:
+            return completed(member.job, value)
+        except (NotStorable, Verdict) as error:
+            return self._failed(task, member, error)
+
+    def _failed(
+        self, task: Task[Any], member: _Member, error: BaseException, *, timed_out: bool = False
+    ) -> Outcome:
+        return self._endings.of_error(task, member.job, member.running, error, timed_out=timed_out)
+
+    def _all_failed(
+        self,
+        task: Task[Any],
+        members: Sequence[_Member],
+        error: BaseException,
+        *,
+        timed_out: bool,
+    ) -> dict[Try, Outcome | None]:
+        """Each by its own rule. What broke one's connection was no fault of the others."""
+        is_lost = any(member.running.database_lost for member in members)
+        for member in members:
+            member.running.stop()
+            member.running.database_lost = is_lost
+        return {
+            (member.job.id, member.job.lease): self._failed(
+                task, member, error, timed_out=timed_out
+            )
+            for member in members
+        }
+
+    def _without_lost(
+        self, members: Sequence[_Member], error: LeaseLost
+    ) -> dict[Try, Outcome | None]:
+        """One is no longer ours: nothing is written of it, and the others come again."""
+        emit(LeasesLost(self._worker_id(), (error.job_id,)))
+        return {
+            (member.job.id, member.job.lease): (
+                None if member.job.id == error.job_id else _handed_back(member.job)
+            )
+            for member in members
+        }
+
+    def _settle(self, job: ClaimedJob, outcome: Outcome | None) -> None:
+        self._hand.gathered.pop((job.id, job.lease), None)
+        self._hand.beside.pop((job.id, job.lease), None)
+        if outcome is not None:
+            self._hand.end(outcome)
+
+    def _hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Those that the call did not come to, or that an error of ours left in the middle."""
+        for job in jobs:
+            key = (job.id, job.lease)
+            if key in self._hand.gathered or key in self._hand.beside:
+                self._settle(job, _handed_back(job))
+
+
+def _timeout(task: Task[Any], members: Sequence[_Member]) -> float | None:
+    """The shortest that any of them has."""
+    limits = [member.job.timeout or task.options.timeout for member in members]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _one_each(members: Sequence[_Member], returned: Any) -> Sequence[Any]:
+    """What each job gets of what the handler returned; raises ValueError."""
+    if isinstance(returned, Verdict):
+        raise returned
+    if returned is None:
+        return [None] * len(members)
+    if isinstance(returned, list | tuple) and len(returned) == len(members):
+        return returned
+    what = f"{len(returned)}" if isinstance(returned, list | tuple) else type(returned).__name__
+    raise ValueError(
+        f"a call for {len(members)} jobs returned {what}: it returns a list of as many results, in "
+        "the order of the jobs, exceptions for those that failed; or None"
+    )
+
+
+def _handed_back(job: ClaimedJob) -> Requeued:
+    return Requeued(job.id, job.lease, uncounted=1)
