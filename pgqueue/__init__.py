@@ -46,6 +46,7 @@ from pgqueue.errors import (
 )
 from pgqueue.job import Job, Retry, State
 from pgqueue.tasks.parents import Parents
+from pgqueue.tasks.limits import Limit, Order
 from pgqueue.version import __version__
 
 __all__ = [
@@ -65,8 +66,10 @@ __all__ = [
     "JobFilter",
     "JobNotFound",
     "LeaseLost",
+    "Limit",
     "NotMigrated",
     "Operator",
+    "Order",
     "Parents",
     "Parked",
     "PayloadInvalid",

@@ -31,11 +31,13 @@ from pgqueue.schedule.store import Schedule
 from pgqueue.scheduling import Scheduling
 from pgqueue.settings import Settings, read_settings
 from pgqueue.sql import load
+from pgqueue.tasks.limits import Limit, Order, task_limits
 from pgqueue.tasks.names import checked_event, checked_queue, task_name_of
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.stepping import checked_key
 from pgqueue.tasks.task import Options, Task, changed
 from pgqueue.version import __version__
+from pgqueue.worker.declared import declare_limits
 from pgqueue.worker.options import WorkerOptions
 from pgqueue.worker.results import json_of
 from pgqueue.worker.service import Worker
@@ -79,6 +81,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
         self._bell = Bell(self.sql, self.settings.channel)
         self._embedded: embedded.EmbeddedServer | None = None
         self._lock = threading.Lock()
+        self._has_declared = False
 
     # -- tasks ---------------------------------------------------------------
 
@@ -95,6 +98,8 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
         memory_limit: int | None = None,
         batch: int | None = None,
         max_wait: float | None = None,
+        limits: Sequence[Limit] = (),
+        ordered_by: str | Order | None = None,
         **options: Any,
     ) -> Callable[[Callable[..., R]], Task[R]]: ...
 
@@ -109,6 +114,8 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
         memory_limit: int | None = None,
         batch: int | None = None,
         max_wait: float | None = None,
+        limits: Sequence[Limit] = (),
+        ordered_by: str | Order | None = None,
         **options: Any,
     ) -> Any:
         """Register a function, sync or async, as a task.
@@ -119,8 +126,9 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
         called for up to so many at once, which wait for each other `max_wait` seconds at most.
         A sync function runs in a thread, or with `isolation="process"` in a
         child process of its own, which is killed on timeout and cancel and may use at most
-        `memory_limit` bytes of address space (Linux). Raises ConfigError for options that are not
-        valid and for a name that is taken.
+        `memory_limit` bytes of address space (Linux). Its jobs run as `limits` let them, across the
+        whole fleet; those with one key of `ordered_by` ("customer:{customer_id}") run one after
+        another. Raises ConfigError for options that are not valid and for a name that is taken.
         """
 
         if not isinstance(retry, Retry | None):
@@ -139,8 +147,10 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
                 memory_limit=memory_limit,
                 batch=batch,
                 max_wait=max_wait,
+                limits=task_limits(name or task_name_of(handler.__name__), limits, ordered_by),
             )
             self.tasks.add(task)
+            self._has_declared = False
             return task
 
         return register if function is None else register(function)
@@ -304,6 +314,17 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
 
     # -- Sender: how tasks bring jobs into the database ------------------------
 
+    def _declare(self, new: NewJob) -> None:
+        """Before the first job with limits: its rules are in the database before it is."""
+        if new.limits and not self._has_declared:
+            self._run(declare_limits(self.sql, self.tasks), None)
+            self._has_declared = True
+
+    async def _adeclare(self, new: NewJob) -> None:
+        if new.limits and not self._has_declared:
+            await self._arun(declare_limits(self.sql, self.tasks), None)
+            self._has_declared = True
+
     def send(self, new: NewJob, connection: Any) -> Job:
         def steps(channel: str | None) -> Steps[Job]:
             return enqueue.enqueue_job(self.sql, new, channel)
@@ -329,6 +350,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
         return await self._aenqueue(steps, new.like, connection)
 
     def _enqueue(self, steps: Callable[[str | None], Steps[T]], like: NewJob, connection: Any) -> T:
+        self._declare(like)
         given = None if connection is None else borrowed(connection)
         if given is None or commits_itself(given):
             return self._run(self._bell.after(steps(None), like), given)
@@ -337,6 +359,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
     async def _aenqueue(
         self, steps: Callable[[str | None], Steps[T]], like: NewJob, connection: Any
     ) -> T:
+        await self._adeclare(like)
         given = None if connection is None else await aborrowed(connection)
         if given is None or commits_itself(given):
             return await self._arun(self._bell.after(steps(None), like), given)

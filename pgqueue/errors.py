@@ -8,7 +8,7 @@ PgQueueError
 │   └── WorkflowInvalid      nodes of a workflow do not fit together
 ├── PayloadInvalid           arguments do not fit the task's signature
 ├── TaskUnknown              no task of that name is registered here
-├── TooManyJobs              the tenant's quota of waiting jobs is used up
+├── TooManyJobs              as many jobs of the tenant, or of the queue, wait as may
 ├── UniqueKeyTaken           another job holds the unique key (unique_mode="raise")
 ├── UniqueKeyBusy            an open transaction holds the unique key
 ├── JobNotFound              no job with that id, live or finished
@@ -114,9 +114,10 @@ class TaskUnknown(PgQueueError, LookupError):
 
 
 class TooManyJobs(PgQueueError):
-    """The tenant's quota of waiting jobs is used up; the message says tenant and figure."""
+    """As many jobs of the tenant or the queue wait as may: `limit`; the message says of which."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, limit: int = 0) -> None:
+        self.limit = limit
         super().__init__(f"{message}: try again when some have run")
 
 

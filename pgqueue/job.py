@@ -102,6 +102,8 @@ class NewJob:
     timeout: float | None = None
     expires_at: datetime | None = None
     headers: Mapping[str, str] | None = None
+    limits: tuple[str, ...] = ()
+    """As declared: {tenant} and the like are filled in by the database."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,9 @@ declare
 begin
   foreach template in array names loop
     filled := template;
-    for part in select found from regexp_matches(template, '\{([a-z_][a-z0-9_]*)\}', 'gi') as found loop
+    for part in
+      select braces.field from regexp_matches(template, '\{([A-Za-z_][A-Za-z0-9_]*)\}', 'g') as braces (field)
+    loop
       if part[1] = 'tenant' and tenant is null or known ->> part[1] is null then
         if starts_with(template, 'ordered:') then
           raise exception 'ordered_by names {%}, which this job does not have', part[1]
@@ -285,10 +287,14 @@ create function pgqueue.admit(
 returns table (
   ran boolean,
   admitted integer,
+  -- Of the jobs that were let in.
+  queues text[],
   lowest_live bigint,
   reached text,
   -- Seconds until a pass may have something to do; null when nothing waits.
-  wait double precision
+  wait double precision,
+  -- Whether what waits may come in without anybody's doing: slots are held, or a rate opens.
+  moving boolean
 )
 language plpgsql
 set search_path = pg_catalog
@@ -329,6 +335,8 @@ begin
     hashtextextended('pgqueue.jobs'::regclass::oid::text || ' admission', 0)
   );
   admitted := 0;
+  queues := '{}';
+  moving := false;
   lowest_live := lowest;
   reached := after;
   if not ran then
@@ -386,7 +394,7 @@ begin
       select
       from pgqueue.workers
       where heartbeat_at > seen_at - alive * interval '1 second'
-        and (queues = '{}' or split_part(substr(place, 9), '/', 1) = any(queues))
+        and (workers.queues = '{}' or split_part(substr(place, 9), '/', 1) = any(workers.queues))
         and split_part(substr(place, 9), '/', 2) = any(tasks)
     );
     update pgqueue.jobs
@@ -687,7 +695,7 @@ begin
           select
           from pgqueue.workers
           where heartbeat_at > seen_at - alive * interval '1 second'
-            and (queues = '{}' or candidate.queue = any(queues))
+            and (workers.queues = '{}' or candidate.queue = any(workers.queues))
             and candidate.task = any(tasks)
         ) then
           place := '@worker:' || candidate.queue || '/' || candidate.task;
@@ -741,6 +749,9 @@ begin
         rooms := rooms || jsonb_build_object(one, (rooms ->> one)::bigint - 1);
       end loop;
       admitted := admitted + 1;
+      if candidate.queue <> all(admit.queues) then
+        admit.queues := admit.queues || candidate.queue;
+      end if;
       has_progress := true;
       last_turn := turn;
       stays := 0;
@@ -754,6 +765,8 @@ begin
     end if;
   end loop;
 
+  -- So far only a rate has said when it opens.
+  moving := slots <> '{}' or admitted > 0 or wait is not null;
   if steps >= most then
     wait := 0;
   end if;
@@ -768,7 +781,10 @@ begin
         then 1
     end
   );
-  wait := greatest(wait, 0);
+  -- Of nulls greatest() would make 0.
+  if wait < 0 then
+    wait := 0;
+  end if;
   return next;
 end
 $body$;

@@ -157,5 +157,10 @@ def claimed_of_rows(lease: int, rows: Rows) -> Claimed:
 
 def find_lanes(sql: Mapping[str, str]) -> Steps[list[tuple[str, int, float]]]:
     """Every (queue, priority) that holds queued jobs, and in how many seconds its first is due."""
-    rows: list[tuple[str, int, float]] = yield Statement(sql["find_lanes"])
+    rows: list[tuple[str, int, float]] = yield lanes_statement(sql)
     return rows
+
+
+def lanes_statement(sql: Mapping[str, str]) -> Statement:
+    """The statement of `find_lanes`."""
+    return Statement(sql["find_lanes"])

@@ -35,7 +35,7 @@ def enqueue_job(sql: Sql, new: NewJob, channel: str | None = None) -> Steps[Job]
         params = {**single, "channel": channel}
         ((job_id, *times, _),) = yield Statement(sql["insert_job"], params)
         return _inserted(new, job_id, times)
-    params = {**single, "delay": _delay_given(new)}
+    params = {**single, "delay": _delay_given(new), "limits": array_of(new.limits)}
     ((job_id, _),) = yield from _by_the_rules(Statement(sql["enqueue_job"], params), [new])
     if channel is not None:
         yield notify(sql, channel, new.queue)
@@ -57,7 +57,11 @@ def enqueue_jobs(sql: Sql, new_jobs: Sequence[NewJob]) -> Steps[list[int]]:
     if not any(_needs_rules(new) for new in new_jobs):
         rows = yield Statement(sql["insert_jobs"], columns)
         return [job_id for (job_id,) in rows]
-    params = {**columns, "delays": [_delay_given(new) for new in new_jobs]}
+    params = {
+        **columns,
+        "delays": [_delay_given(new) for new in new_jobs],
+        "limits": [array_of(new.limits) for new in new_jobs],
+    }
     rows = yield from _by_the_rules(Statement(sql["enqueue_jobs"], params), new_jobs)
     return [job_id for _, job_id in rows]
 
@@ -125,7 +129,7 @@ def _copied(text: str) -> str:
 
 
 def _needs_rules(new: NewJob) -> bool:
-    return new.unique_key is not None or new.tenant is not None
+    return new.unique_key is not None or new.tenant is not None or bool(new.limits)
 
 
 def _delay_given(new: NewJob) -> float | None:
@@ -146,7 +150,7 @@ def _named(error: psycopg.Error, new_jobs: Sequence[NewJob]) -> Exception:
     message = error.diag.message_primary or str(error)
     match error.sqlstate:
         case "PQ001":
-            return TooManyJobs(message)
+            return TooManyJobs(message, int(error.diag.message_detail or 0))
         case "PQ002":
             return UniqueKeyTaken(message, int(error.diag.message_detail or 0))
         case "PQ003":

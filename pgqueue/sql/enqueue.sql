@@ -51,7 +51,8 @@ from pgqueue.enqueue_v1(
   timeout => %(timeout)s::double precision,
   expires_at => %(expires_at)s::timestamptz,
   headers => %(headers)s::jsonb,
-  unique_wait => %(unique_wait)s * interval '1 second'
+  unique_wait => %(unique_wait)s * interval '1 second',
+  limits => %(limits)s::text[]
 )
 
 -- The same for many, in the order of their unique keys: two callers with the same keys wait for
@@ -76,10 +77,11 @@ from (
     %(timeouts)s::double precision[],
     %(expires_ats)s::timestamptz[],
     %(headers)s::text[],
-    %(unique_waits)s::double precision[]
+    %(unique_waits)s::double precision[],
+    %(limits)s::text[]
   ) with ordinality as asked (
     task, queue, payload, priority, run_at, delay, tenant, tags, unique_key, unique_mode,
-    unique_for, max_attempts, timeout, expires_at, headers, unique_wait, place
+    unique_for, max_attempts, timeout, expires_at, headers, unique_wait, limits, place
   )
   order by unique_key, place
 ) as asked
@@ -99,7 +101,8 @@ cross join lateral pgqueue.enqueue_v1(
   timeout => asked.timeout,
   expires_at => asked.expires_at,
   headers => asked.headers::jsonb,
-  unique_wait => asked.unique_wait * interval '1 second'
+  unique_wait => asked.unique_wait * interval '1 second',
+  limits => asked.limits::text[]
 ) as made
 order by asked.place
 

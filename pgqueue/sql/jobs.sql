@@ -63,6 +63,8 @@ with
           lane.bound_id
         )
         and jobs.task = any(%(tasks)s::text[])
+        -- Who was admitted is claimed by claim_limited.
+        and jobs.admitted_seq is null
         -- A worker holds one suspect at a time: if it dies, there is one to blame.
         and (not jobs.suspect or %(suspects)s)
       order by jobs.run_at, jobs.id
@@ -73,7 +75,8 @@ with
     -- lowest priority starved (seen).
     where not coalesce(
       (
-        select queues.paused
+        -- Of a queue with a limit only who is admitted runs.
+        select queues.paused or queues.limited
         from pgqueue.queues
         where queues.name = lane.queue
       ),
@@ -186,7 +189,9 @@ with requeued as materialized (
 )
 update pgqueue.jobs
 set
-  state = 'queued',
+  state = pgqueue.ready_state(limits),
+  blocked_on = pgqueue.ready_on(limits),
+  admitted_seq = null,
   lease = null,
   worker_id = null,
   -- Who is to be cancelled waits for nothing: the next claim ends it.

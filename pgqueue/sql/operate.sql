@@ -120,8 +120,8 @@ with
       id, task, queue, priority,
       case when waits_for is null then pgqueue.ready_state(limits) else 'waiting' end,
       case when waits_for is null then pgqueue.ready_on(limits) end,
-      payload, tenant, tags, unique_key, limits, pgqueue.clock_now(), scheduled_at, attempt, max_attempts, started_at, created_at, timeout, errors, headers,
-      workflow_id,
+      payload, tenant, tags, unique_key, limits, pgqueue.clock_now(), scheduled_at, attempt,
+      max_attempts, started_at, created_at, timeout, errors, headers, workflow_id,
       -- A time that has passed would end it again at once.
       case when expires_at > pgqueue.clock() then expires_at end
     from targets
@@ -188,14 +188,14 @@ select
 from targets
 left join revived_jobs on revived_jobs.id = targets.id
 
--- Lets queued jobs that wait for their time run now; returns their ids.
+-- Lets jobs that wait for their time run now; returns their ids.
 -- name: hurry_jobs
 with
   targets as materialized (
     select ctid as tid
     from pgqueue.jobs
     where id = any(%(ids)s::bigint[])
-      and state = 'queued'
+      and state in ('queued', 'blocked')
       and run_at > pgqueue.clock()
     order by id
     for update
@@ -204,6 +204,9 @@ with
     update pgqueue.jobs
     set
       run_at = pgqueue.clock_now(),
+      state = pgqueue.ready_state(limits),
+      blocked_on = pgqueue.ready_on(limits),
+      admitted_seq = null,
       max_attempts = greatest(max_attempts, attempt + 1)
     where ctid = any(array(select tid from targets))
     returning id

@@ -84,7 +84,8 @@ with recursive
   released_jobs as (
     update pgqueue.jobs
     set
-      state = 'queued',
+      state = pgqueue.ready_state(limits),
+      blocked_on = pgqueue.ready_on(limits),
       run_at = greatest(run_at, pgqueue.clock_now())
     where id = any(array(select job_id from heads))
       and state = 'waiting'
@@ -149,7 +150,8 @@ with
   released_jobs as (
     update pgqueue.jobs
     set
-      state = 'queued',
+      state = pgqueue.ready_state(limits),
+      blocked_on = pgqueue.ready_on(limits),
       run_at = greatest(run_at, pgqueue.clock_now())
     where id = any(array(select job_id from heads))
       and state = 'waiting'

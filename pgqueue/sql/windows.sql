@@ -88,15 +88,17 @@ with
   ),
   new_jobs as (
     insert into pgqueue.jobs (
-      id, task, queue, payload, state, run_at, scheduled_at, max_attempts, priority, tags, tenant,
-      timeout, unique_key
+      id, task, queue, payload, limits, state, blocked_on, run_at, scheduled_at, max_attempts,
+      priority, tags, tenant, timeout, unique_key
     )
     select
       new_windows.job_id,
       asked.task,
       asked.queue,
       asked.payload::jsonb,
-      case when asked.is_held then 'waiting' else 'queued' end,
+      declared.limits,
+      case when asked.is_held then 'waiting' else pgqueue.ready_state(declared.limits) end,
+      case when not asked.is_held then pgqueue.ready_on(declared.limits) end,
       greatest(asked.run_at, pgqueue.clock_now()),
       asked.run_at,
       asked.max_attempts,
@@ -108,6 +110,11 @@ with
         || extract(epoch from new_windows.window_start)::bigint || ':' || new_windows.mode
     from new_windows
     join asked using (schedule_id, window_start)
+    cross join lateral (
+      select pgqueue.limits_of(asked.task, asked.queue, asked.tenant, asked.payload::jsonb)
+        as limits
+      offset 0
+    ) as declared
     where new_windows.job_id is not null
     order by new_windows.schedule_id, new_windows.window_start
     returning id
@@ -146,14 +153,17 @@ with
   ),
   new_job as (
     insert into pgqueue.jobs (
-      id, task, queue, payload, state, max_attempts, priority, tags, tenant, timeout, unique_key
+      id, task, queue, payload, limits, state, blocked_on, max_attempts, priority, tags, tenant,
+      timeout, unique_key
     )
     select
       job_id,
       %(task)s,
       %(queue)s,
       %(payload)s::jsonb,
-      case when %(held)s then 'waiting' else 'queued' end,
+      declared.limits,
+      case when %(held)s then 'waiting' else pgqueue.ready_state(declared.limits) end,
+      case when not %(held)s then pgqueue.ready_on(declared.limits) end,
       %(max_attempts)s,
       %(priority)s,
       %(tags)s::text[],
@@ -162,6 +172,10 @@ with
       'schedule:' || schedule_id::text || ':' || extract(epoch from window_start)::bigint || ':'
         || mode
     from renewed_window
+    cross join lateral (
+      select pgqueue.limits_of(%(task)s, %(queue)s, %(tenant)s, %(payload)s::jsonb) as limits
+      offset 0
+    ) as declared
   )
 select job_id, run
 from renewed_window

@@ -47,7 +47,9 @@ with stray_jobs as materialized (
 )
 update pgqueue.jobs
 set
-  state = 'queued',
+  state = pgqueue.ready_state(limits),
+  blocked_on = pgqueue.ready_on(limits),
+  admitted_seq = null,
   lease = null,
   worker_id = null,
   run_at = greatest(run_at, pgqueue.clock_now()),
@@ -118,7 +120,9 @@ with
   )
 update pgqueue.jobs
 set
-  state = 'queued',
+  state = pgqueue.ready_state(limits),
+  blocked_on = pgqueue.ready_on(limits),
+  admitted_seq = null,
   lease = null,
   worker_id = null,
   run_at = greatest(run_at, pgqueue.clock_now()),

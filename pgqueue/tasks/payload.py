@@ -41,6 +41,8 @@ class Signature:
     job_parameter: str | None
     connection_parameter: str | None
     takes_async_connection: bool
+    open_ended: bool = False
+    """Whether the payload may have fields that no parameter names."""
     parents_parameter: str | None = None
     parents_kind: Any = None
 
@@ -159,6 +161,7 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
         job_parameter=injected.get("job"),
         connection_parameter=injected.get("connection"),
         takes_async_connection=takes_async,
+        open_ended=open_ended,
         parents_parameter=injected.get("parents"),
         parents_kind=parents_kind,
     )

@@ -23,7 +23,19 @@ class Registry:
                 f"two tasks are named {task.name!r}: {_place(other)} and {_place(task)}; "
                 "give one of them @task(name=…)"
             )
+        self._check_limits(task)
         self._tasks[task.name] = task
+
+    def _check_limits(self, task: Task[Any]) -> None:
+        """One limit has one rule, whichever tasks are under it."""
+        for other in self._tasks.values():
+            for known in other.limits.definitions:
+                for given in task.limits.definitions:
+                    if other.name != task.name and known.name == given.name and known != given:
+                        raise ConfigError(
+                            f"limit {given.name!r} has one rule in task {other.name!r} and another "
+                            f"in task {task.name!r}: declare it once and use it in both"
+                        )
 
     def get(self, name: str) -> Task[Any]:
         """Raises TaskUnknown. Older spellings are understood: `run_window`, `SYNC_RSS`."""

@@ -13,6 +13,7 @@ from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Job, Json, NewJob, NewJobs, Retry
 from pgqueue.tasks.batching import batch_signature_of, checked_batching
 from pgqueue.tasks.isolation import checked_isolation, checked_memory
+from pgqueue.tasks.limits import TaskLimits, check_fields
 from pgqueue.tasks.names import checked_queue, checked_task
 from pgqueue.tasks.payload import Signature, signature_of
 from pgqueue.tasks.values import (
@@ -132,7 +133,13 @@ def scoped_key(task: str, options: Options) -> str | None:
     return f"{scope}|{options.unique_key}"
 
 
-def new_job(task: str, payload: Mapping[str, Json], options: Options, max_attempts: int) -> NewJob:
+def new_job(
+    task: str,
+    payload: Mapping[str, Json],
+    options: Options,
+    max_attempts: int,
+    limits: tuple[str, ...] = (),
+) -> NewJob:
     """The job that these options describe."""
     return NewJob(
         task=task,
@@ -150,7 +157,11 @@ def new_job(task: str, payload: Mapping[str, Json], options: Options, max_attemp
         max_attempts=max_attempts,
         timeout=options.timeout,
         expires_at=options.expires_at,
+        limits=limits,
     )
+
+
+_NO_LIMITS = TaskLimits()
 
 
 class Task(Generic[R]):
@@ -168,6 +179,7 @@ class Task(Generic[R]):
         memory_limit: int | None = None,
         batch: int | None = None,
         max_wait: float | None = None,
+        limits: TaskLimits = _NO_LIMITS,
     ) -> None:
         self.name = checked_task(name)
         if not isinstance(retry, Retry):
@@ -179,6 +191,8 @@ class Task(Generic[R]):
         self.isolation = checked_isolation(name, function, isolation)
         self.memory_limit = checked_memory(name, self.isolation, memory_limit)
         self.batching = checked_batching(name, batch, max_wait, self.isolation)
+        self.limits = limits
+        self._limit_names = limits.names
         self._sender = sender
         update_wrapper(self, function)
 
@@ -193,6 +207,8 @@ class Task(Generic[R]):
         """Read at first use: annotations may name what is defined further down."""
         read = signature_of if self.batching is None else batch_signature_of
         signature = read(self.name, self.function)
+        if self.limits.fields and not signature.open_ended:
+            check_fields(self.name, self.limits, signature.names)
         if self.isolation == "process" and signature.connection_parameter:
             raise ConfigError(
                 f"task {self.name!r}: a connection cannot go into another process: "
@@ -285,17 +301,21 @@ class Enqueuing:
 
     def _new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NewJob:
         payload = self.task.signature.payload(args, kwargs)
-        return new_job(self.task.name, payload, self.options, self.task.retry.attempts)
+        return self._made(payload)
 
     def _new_of_json(self, payload: Mapping[str, Any]) -> NewJob:
         stored = self.task.signature.payload_of_json(self.task.checked_payload(payload))
-        return new_job(self.task.name, stored, self.options, self.task.retry.attempts)
+        return self._made(stored)
 
     def _new_many(self, rows: Iterable[Mapping[str, Any]]) -> NewJobs:
         signature = self.task.signature
         payloads = [signature.payload_text(self._arguments(row)) for row in rows]
-        like = new_job(self.task.name, {}, self.options, self.task.retry.attempts)
-        return NewJobs(like, payloads)
+        return NewJobs(self._made({}), payloads)
+
+    def _made(self, payload: Mapping[str, Json]) -> NewJob:
+        task = self.task
+        limits = task._limit_names  # noqa: SLF001 - the two classes are one thing in two steps
+        return new_job(task.name, payload, self.options, task.retry.attempts, limits)
 
     def _arguments(self, row: Any) -> Mapping[str, Any]:
         if not isinstance(row, Mapping):

@@ -42,6 +42,8 @@ class Conveyor:
         worker_id: Callable[[], int],
         is_listening: Callable[[], bool],
         hurry: Callable[[str], None],
+        lowest: Callable[[], int],
+        on_blocked: Callable[[float], None],
     ) -> None:
         self.hand = Hand()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgqueue-job")
@@ -86,6 +88,9 @@ class Conveyor:
             poll_interval=settings.poll_interval,
             is_listening=is_listening,
             on_lost_reply=lambda: hurry("strays"),
+            queues=queues,
+            lowest=lowest,
+            on_blocked=on_blocked,
         )
         self.writer = Writer(
             sql=sql,

@@ -12,6 +12,7 @@ import psycopg
 from pgqueue.db.run import Statement, ask, ask_at_once
 from pgqueue.engine.claim import STEADY_PLAN
 from pgqueue.engine.finish import Written, outcome_statements, parted, written_of_rows
+from pgqueue.engine.limits import hold_statements
 from pgqueue.engine.notes import Note, note_statements, unsaid
 from pgqueue.events import DutyFailed, emit
 from pgqueue.job import Ended, Outcome, State, storable_json
@@ -24,9 +25,12 @@ RETRIED = 3
 class Exchange:
     """Knows how to write what ended and what was said; a worker has one."""
 
-    def __init__(self, sql: Mapping[str, str], link: Link) -> None:
+    def __init__(
+        self, sql: Mapping[str, str], link: Link, limits: Mapping[int, Sequence[str]]
+    ) -> None:
         self._sql = sql
         self._link = link
+        self._limits = limits
 
     async def write(self, outcomes: Sequence[Outcome], notes: Sequence[Note]) -> Written:
         """Write both in one transaction, the notes first; apart where one is poison."""
@@ -50,6 +54,8 @@ class Exchange:
     async def _attempt(self, outcomes: Sequence[Outcome], notes: Sequence[Note]) -> Written:
         said = note_statements(self._sql, notes, time.monotonic()) if notes else []
         writes = outcome_statements(self._sql, outcomes)
+        if self._limits:
+            writes += hold_statements(self._sql, outcomes, self._limits)
         _, *replies = await self._link.execute(ask_at_once(STEADY_PLAN, *said, *writes))
         written = written_of_rows(outcomes, replies[len(said) :])
         left = unsaid(notes, replies[: len(said)])

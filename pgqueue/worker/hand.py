@@ -48,6 +48,11 @@ class Hand:
         """Called when something is to be written: wakes the writer."""
         self.on_free: Callable[[], None] = _nothing
         """Called when a slot has become free, or what ended is written: wakes the claim loop."""
+        self.limits: dict[int, tuple[str, ...]] = {}
+        """The names of the limits of those that have some, by job."""
+        self.freed: set[str] = set()
+        """Limits whose jobs have ended: somebody may wait for them."""
+        self.on_freed: Callable[[], None] = _nothing
         self.windows: set[int] = set()
         """Which of them are the jobs of windows, that others may wait for."""
         self.on_window_ended: Callable[[], None] = _nothing
@@ -111,9 +116,17 @@ class Hand:
             self.told_workflows |= told
             if told:
                 self.on_workflow_told()
+        if self.limits:
+            self._free(written)
         if self.windows and (ended := self.windows.intersection(written)):
             self.windows -= ended
             self.on_window_ended()
+
+    def _free(self, written: Iterable[int]) -> None:
+        freed = [name for job_id in written for name in self.limits.pop(job_id, ())]
+        if freed:
+            self.freed.update(freed)
+            self.on_freed()
 
     def hold(
         self, tried: Iterable[Outcome], held: Sequence[Outcome], now: float

@@ -17,9 +17,9 @@ from pgqueue.engine.claim import (
     Claimed,
     claim_jobs,
     claimed_of_rows,
-    find_lanes,
     new_lease,
 )
+from pgqueue.engine.limits import claim_limited, limited_of_rows, look_around
 from pgqueue.engine.notify import LISTENING_REST
 from pgqueue.events import DutyFailed, JobsClaimed, emit, is_wanted
 from pgqueue.worker.hand import Hand
@@ -61,6 +61,9 @@ class ClaimLoop:
         poll_interval: float,
         is_listening: Callable[[], bool],
         on_lost_reply: Callable[[], None],
+        queues: Sequence[str],
+        lowest: Callable[[], int],
+        on_blocked: Callable[[float], None],
     ) -> None:
         self._sql = sql
         self._link = link
@@ -75,6 +78,11 @@ class ClaimLoop:
         self._poll_interval = poll_interval
         self._is_listening = is_listening
         self._on_lost_reply = on_lost_reply
+        self._queues = queues
+        self._lowest = lowest
+        self._on_blocked = on_blocked
+        self._is_admitted = False
+        self._admitted_first = True
         self._wake = asyncio.Event()
         hand.on_free = self._wake.set
         self._claiming = True
@@ -98,6 +106,16 @@ class ClaimLoop:
         self._rest = FIRST_REST
         self._next_poll = 0.0
         self._wake.set()
+
+    def let_in(self) -> None:
+        """Blocked jobs were let in: they are there to be claimed."""
+        self._is_admitted = True
+        self._wake.set()
+
+    def has_room(self, count: int) -> bool:
+        """Whether so many admitted jobs could start here at once."""
+        has_room = self._slots.free() >= count and not self._hand.waiting
+        return self._may_claim() and has_room
 
     def reconciled(self, lost_replies: int) -> None:
         """What the first so many lost replies had taken was given back."""
@@ -152,7 +170,7 @@ class ClaimLoop:
         self._on_lost_reply()
 
     async def _wait(self) -> None:
-        if self._wants() > 0:
+        if self._wants() > 0 or self._wants_admitted() > 0:
             # One turn of the event loop, so that handlers get theirs between two full rounds.
             await asyncio.sleep(0)
             return
@@ -172,12 +190,61 @@ class ClaimLoop:
             self._pace.forget(now)
         if self._may_claim() and now >= self._next_poll:
             await self._look_for_lanes(now)
-        if (room := self._wants()) > 0:
+        if self._is_admitted:
+            await self._share_round()
+        elif (room := self._wants()) > 0:
             await self._claim(min(room, BATCH))
         if was_empty and self._found_nothing and self._reconciled == self.lost_replies:
             self.idle.set()
         elif not was_empty and self._hand.is_empty:
             self._next_poll = 0.0
+
+    async def _share_round(self) -> None:
+        """Admitted jobs and the others go first by turns, so that neither keeps out the other."""
+        took_at = self.took_at
+        self._admitted_first = not self._admitted_first
+        if self._admitted_first:
+            await self._claim_admitted()
+        if (room := self._wants()) > 0:
+            await self._claim(min(room, BATCH))
+        if not self._admitted_first:
+            await self._claim_admitted()
+        if self.took_at != took_at:
+            self._found_nothing = False
+
+    async def _claim_admitted(self) -> None:
+        room = self._slots.free()
+        if self._hand.waiting and self._slots.kept == 0:
+            # What waits in hand takes each slot that becomes free: keep the next one.
+            self._slots.keep(1)
+            return
+        if room <= 0 or not self._may_claim():
+            return
+        lease = new_lease()
+        claim = claim_limited(
+            self._sql,
+            self._queues,
+            self._tasks,
+            worker_id=self._worker_id(),
+            lease=lease,
+            limit=self._slots.kept or room,
+            lowest=self._lowest(),
+            suspects=not self._hand.holds_suspect(),
+        )
+        self._hand.leases_in_flight.add(lease)
+        try:
+            *_, rows = await self._link.execute(ask_at_once(STEADY_PLAN_NOT_DURABLE, claim))
+        finally:
+            # No turn of the event loop until the jobs are in hand, or they would count as strays.
+            self._hand.leases_in_flight.discard(lease)
+            self._slots.keep(0)
+        claimed, limits = limited_of_rows(lease, rows)
+        self._is_admitted = claimed.locked > 0
+        self._hand.limits.update(limits)
+        before = list(self._hand.waiting)
+        self._hand.waiting.clear()
+        self._take(claimed)
+        self._hand.waiting.extend(before)
 
     async def _claim(self, room: int) -> None:
         began = time.monotonic()
@@ -212,12 +279,18 @@ class ClaimLoop:
         self._take(claimed)
 
     async def _look_for_lanes(self, now: float) -> None:
-        found = await self._link.execute(find_lanes(self._sql))
+        look = await self._link.execute(look_around(self._sql, self._lowest()))
+        found = look.lanes
         # The walk over the lanes passes dead entries, too: it may take 5 % of the time.
         cost = time.monotonic() - now
         self._lanes.found((queue, priority) for queue, priority, due_in in found if due_in <= 0)
         self._has_more = len(self._lanes) > 0
-        self._found_nothing = not self._has_more
+        self._is_admitted = look.admitted
+        if not look.admitted:
+            self._slots.keep(0)
+        self._found_nothing = not self._has_more and not look.admitted
+        if look.wait is not None:
+            self._on_blocked(look.wait)
         if self._has_more:
             wait = self._poll_interval * random.uniform(0.9, 1.0)  # noqa: S311 - jitter
         else:
@@ -241,6 +314,11 @@ class ClaimLoop:
 
     def _may_claim(self) -> bool:
         return self._claiming and not self._held_off
+
+    def _wants_admitted(self) -> int:
+        if not (self._is_admitted and self._may_claim()):
+            return 0
+        return self._slots.free() if self._slots.kept or not self._hand.waiting else 0
 
     def _wants(self) -> int:
         """How many jobs to claim now. With work in hand only a large order is worth a round."""

@@ -26,8 +26,10 @@ from pgqueue.schedule.store import Schedule, put_declared
 from pgqueue.settings import Settings, described_target
 from pgqueue.tasks.isolation import refuse_in_a_child_that_starts
 from pgqueue.tasks.registry import Registry
+from pgqueue.worker.admission import Admission
 from pgqueue.worker.chores import HOLD, Chores, worker_chores
 from pgqueue.worker.conveyor import Conveyor
+from pgqueue.worker.declared import declare_limits
 from pgqueue.worker.deliveries import Deliveries
 from pgqueue.worker.following import Followers
 from pgqueue.worker.health import HealthServer
@@ -87,8 +89,11 @@ class Worker:
             worker_id=self.worker_id,
             is_listening=lambda: self._listener.is_listening,
             hurry=self._hurry,
+            lowest=lambda: self._admission.place.lowest,
+            on_blocked=lambda wait: self._upkeep.within("admission", wait),
         )
         self._hand = self._conveyor.hand
+        self._hand.on_freed = lambda: self._hurry("admission")
         self._hand.on_window_ended = lambda: self._hurry("windows")
         self._hand.on_workflow_told = lambda: self._hurry("workflows")
         self._claims = self._conveyor.claims
@@ -101,6 +106,15 @@ class Worker:
             wake=self._claims.wake,
             wake_scheduler=lambda: self._hurry("tick"),
             wake_deliveries=lambda: self._hurry("events"),
+        )
+        self._admission = Admission(
+            sql,
+            self._upkeep_link,
+            settings,
+            self._hand,
+            queues=options.queues,
+            has_room=self._claims.has_room,
+            let_in=self._claims.let_in,
         )
         self._ticker = Ticker(sql, self._upkeep_link, settings, self._listener, self._claims.wake)
         self._loop_seen = time.monotonic()
@@ -200,6 +214,11 @@ class Worker:
     async def _stop_when_idle(self) -> None:
         link = Link("windows", self._conninfo)
         await self._ticker.until_idle(self._claims, link, ticks=self._ticks)
+        while await self._admission.brings(link):
+            self._claims.idle.clear()
+            self._claims.wake()
+            await self._ticker.until_idle(self._claims, link, ticks=self._ticks)
+        await link.close()
         self.stop("nothing left to do")
 
     async def _watch_loop(self) -> None:
@@ -221,6 +240,7 @@ class Worker:
         with connect(self._conninfo()) as connection:
             check_version(connection, self._settings.schema_name)
             run(connection, put_declared(self._sql, self._schedules, self._tasks.names()))
+            run(connection, declare_limits(self._sql, self._tasks))
             self._id = run(connection, self._registration())
             if not self._options.burst:
                 run(connection, tell_unknown_tasks(self._sql, self._id, self._options.queues))
@@ -276,6 +296,7 @@ class Worker:
         duties = [
             Duty("chores", settings.beat_every, self._chores.turn),
             Duty("strays", RECONCILE_EVERY, strays.turn),
+            Duty("admission", math.inf, self._admission.turn, due=math.inf),
         ]
         # The hourly chore makes them ahead; this one is for a handler that met a missing day.
         duties.append(Duty("partitions", PARTITIONS_EVERY, self._make_partitions, due=math.inf))

@@ -45,17 +45,30 @@ class Slots:
         self._turn_ends = 0.0
         self._resting: deque[asyncio.Future[None]] = deque()
         self._is_passing_on = False
+        self.kept = 0
+        """Slots that what waits in hand is not to take: they are for admitted jobs, which are never
+        fetched ahead."""
 
     def fill(self) -> None:
         """Start as many slots as there are jobs that wait and room for."""
-        for _ in range(min(len(self._hand.waiting), self._concurrency - len(self._slots))):
+        room = self._concurrency - self.kept - len(self._slots)
+        for _ in range(min(len(self._hand.waiting), room)):
             slot = asyncio.create_task(self._slot(), name="slot")
             self._slots.add(slot)
             slot.add_done_callback(self._slot_ended)
 
+    def keep(self, count: int) -> None:
+        """Keep so many slots free for admitted jobs from now on."""
+        self.kept = count
+        self.fill()
+
     def has_free(self) -> bool:
         """Whether a job that came now could start at once."""
-        return len(self._hand.running) + len(self._runner.lingering) < self._concurrency
+        return self.free() > 0
+
+    def free(self) -> int:
+        """Slots that run nothing."""
+        return self._concurrency - len(self._hand.running) - len(self._runner.lingering)
 
     def cancel(self, key: Try) -> None:
         """Stop a running job because somebody asked for it; no longer running is fine."""
@@ -100,7 +113,7 @@ class Slots:
             self._hand.end(settled.outcome)
 
     def _next(self) -> ClaimedJob | None:
-        if not (self._hand.waiting and self.has_free()):
+        if not (self._hand.waiting and self.free() > self.kept):
             return None
         return self._hand.waiting.popleft()
 

@@ -55,6 +55,14 @@ class Upkeep:
                 duty.hurry()
         self._wake.set()
 
+    def within(self, name: str, seconds: float) -> None:
+        """Let the duty of that name come in so many seconds at most."""
+        due = time.monotonic() + seconds
+        for duty in self._duties:
+            if duty.name == name and due < duty.due:
+                duty.due = due
+                self._wake.set()
+
     def stop(self) -> None:
         """End `run` after the duty that is under way."""
         self._stopping = True

@@ -55,7 +55,7 @@ class Writer:
         self._pace = pace
         self._notepad = notepad
         self._worker_id = worker_id
-        self._exchange = Exchange(sql, link)
+        self._exchange = Exchange(sql, link, hand.limits)
         self._wake = asyncio.Event()
         self._next_attend = 0.0
         hand.on_ended = self._wake.set
@@ -152,4 +152,5 @@ class Writer:
                 tally.failed += 1
         if written.lost:
             ids = tuple(outcome.job_id for outcome in written.lost)
+            self._hand.let_followers_go(ids)
             emit(LeasesLost(self._worker_id(), ids))

@@ -90,7 +90,7 @@ async def test_one_ending_that_postgres_refuses_fails_alone(
     outcomes: list[Any] = [Ended(job_id, 7, State.COMPLETED) for job_id in held]
     outcomes[place] = poison._replace(job_id=held[place])
     link = Link("test", lambda: database)
-    exchange = Exchange(pgq.sql, link)
+    exchange = Exchange(pgq.sql, link, {})
     written = await exchange.write(outcomes, ())
     await link.close()
     assert written.applied == frozenset(held)

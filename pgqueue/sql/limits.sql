@@ -1,0 +1,407 @@
+-- Limits: who is let in, who is claimed then, what is declared and set.
+
+-- One pass of admission; see the function.
+-- name: admit
+select ran, admitted, queues, lowest_live, reached, wait, moving
+from pgqueue.admit(
+  named => %(named)s::text[],
+  lowest => %(lowest)s,
+  after => %(after)s,
+  alive => %(alive)s
+)
+
+-- Whether somebody is admitted and not claimed, and in how many seconds a pass of admission may have
+-- something to do; null when nothing waits for one. Reads a few index entries.
+-- name: find_limited
+select
+  exists (
+    select
+    from pgqueue.jobs
+    where admitted_seq >= %(lowest)s
+      and state = 'queued'
+  ) as admitted,
+  case
+    when exists (select from pgqueue.jobs where blocked_on collate "C" = '@new')
+      or exists (
+        select
+        from pgqueue.queues
+        where limited
+          and exists (
+            select
+            from pgqueue.jobs
+            where jobs.state = 'queued'
+              and jobs.queue = queues.name
+              and jobs.admitted_seq is null
+          )
+      )
+      then 0
+    else least(
+      (
+        select extract(epoch from min(run_at) - pgqueue.clock())
+        from pgqueue.jobs
+        where blocked_on = '@run_at'
+      ),
+      case
+        when exists (select from pgqueue.jobs where blocked_on collate "C" < '@run_at')
+          or exists (select from pgqueue.jobs where blocked_on collate "C" > '@run_at')
+          then 1
+      end
+    )
+  end::double precision as wait
+
+-- Claims admitted jobs: as claim_jobs, and it writes down the starts of those whose limits have a
+-- rate. Few rows: never more are admitted than the limits let in.
+-- name: claim_limited
+with
+  locked_jobs as materialized (
+    select jobs.ctid as tid
+    from pgqueue.jobs
+    where jobs.admitted_seq >= %(lowest)s
+      and jobs.state = 'queued'
+      and (cardinality(%(queues)s::text[]) = 0 or jobs.queue = any(%(queues)s::text[]))
+      and jobs.task = any(%(tasks)s::text[])
+      and (not jobs.suspect or %(suspects)s)
+      and not coalesce(
+        (
+          select queues.paused
+          from pgqueue.queues
+          where queues.name = jobs.queue
+        ),
+        false
+      )
+    order by jobs.priority desc, jobs.admitted_seq
+    limit %(n)s
+    for update skip locked
+  ),
+  claimed_jobs as (
+    update pgqueue.jobs
+    set
+      state = 'running',
+      attempt = attempt + 1,
+      lease = %(lease)s,
+      worker_id = %(worker_id)s,
+      started_at = pgqueue.clock_now()
+    where ctid = any(array(select tid from locked_jobs))
+    returning
+      id, task, queue, priority, payload, tenant, tags, unique_key, run_at, scheduled_at, attempt,
+      max_attempts, lease, worker_id, started_at, created_at, timeout, headers, expires_at,
+      cancel_requested_at, crashes, suspect, workflow_id, limits
+  ),
+  recorded as (
+    insert into pgqueue.limit_starts (name, at)
+    select names.name, claimed_jobs.started_at
+    from claimed_jobs
+    cross join unnest(claimed_jobs.limits) as names (name)
+    cross join pgqueue.limit_rule(names.name) as rule
+    where rule.starts is not null
+  )
+select
+  (select count(*) from locked_jobs) as locked,
+  claimed_jobs.id, claimed_jobs.task, claimed_jobs.queue, claimed_jobs.priority,
+  claimed_jobs.payload::text, claimed_jobs.tenant, nullif(claimed_jobs.tags, '{}'),
+  claimed_jobs.unique_key, claimed_jobs.run_at, claimed_jobs.scheduled_at, claimed_jobs.attempt,
+  claimed_jobs.max_attempts, claimed_jobs.lease, claimed_jobs.worker_id, claimed_jobs.started_at,
+  claimed_jobs.created_at, claimed_jobs.timeout, nullif(claimed_jobs.headers, '{}')::text,
+  claimed_jobs.expires_at, claimed_jobs.cancel_requested_at, claimed_jobs.crashes,
+  claimed_jobs.suspect, claimed_jobs.workflow_id, claimed_jobs.limits
+from (values (true)) as always (one)
+left join claimed_jobs on true
+
+-- Holds the orders of jobs that have just failed for good, where their rule says so.
+-- name: hold_orders
+insert into pgqueue.order_holds as held (name, job_id, finished_at)
+select ended.limits[1], ended.id, ended.finished_at
+from pgqueue.finished_jobs as ended
+cross join lateral pgqueue.limit_rule(ended.limits[1]) as rule
+where ended.id = any(%(ids)s::bigint[])
+  and ended.state = 'failed'
+  and ended.finished_at > pgqueue.clock() - interval '1 hour'
+  and starts_with(ended.limits[1], 'ordered:')
+  and rule.on_failure = 'hold'
+on conflict (name) do update
+set job_id = excluded.job_id, finished_at = excluded.finished_at
+
+-- What the code declares; the same again is no change.
+-- name: put_limits
+insert into pgqueue.limits as known (
+  name, declared, pattern, running, starts, per, on_failure, set_by
+)
+select asked.name, true, asked.pattern, asked.running, asked.starts, asked.per, asked.on_failure, 'code'
+from unnest(
+  %(names)s::text[],
+  %(patterns)s::text[],
+  %(runnings)s::integer[],
+  %(startses)s::integer[],
+  %(pers)s::double precision[],
+  %(on_failures)s::text[]
+) as asked (name, pattern, running, starts, per, on_failure)
+order by asked.name
+on conflict (name, declared) do update
+set
+  pattern = excluded.pattern,
+  running = excluded.running,
+  starts = excluded.starts,
+  per = excluded.per,
+  on_failure = excluded.on_failure,
+  set_at = pgqueue.clock_now()
+where (known.running, known.starts, known.per, known.on_failure)
+  is distinct from (excluded.running, excluded.starts, excluded.per, excluded.on_failure)
+
+-- name: put_task_limits
+with forgotten as (
+  delete from pgqueue.task_limits
+  where task = any(%(unlimited)s::text[])
+)
+insert into pgqueue.task_limits as known (task, names)
+select asked.task, asked.names::text[]
+from unnest(%(tasks)s::text[], %(names)s::text[]) as asked (task, names)
+order by asked.task
+on conflict (task) do update
+set names = excluded.names, set_at = pgqueue.clock_now()
+where known.names <> excluded.names
+
+-- What an operator sets goes before what the code declares, for as long as it holds. A limit of a
+-- queue concerns all of its jobs. `seconds` null: until it is taken back.
+-- name: set_limit
+with
+  put as (
+    insert into pgqueue.limits as known (
+      name, declared, running, starts, per, until, set_by, set_at
+    )
+    values (
+      %(name)s, false, %(running)s::integer, %(starts)s::integer,
+      %(per)s::double precision,
+      pgqueue.clock_now() + %(seconds)s::double precision * interval '1 second',
+      %(who)s, pgqueue.clock_now()
+    )
+    on conflict (name, declared) do update
+    set
+      running = excluded.running,
+      starts = excluded.starts,
+      per = excluded.per,
+      until = excluded.until,
+      set_by = excluded.set_by,
+      set_at = excluded.set_at
+    returning name, running, starts, per, until
+  ),
+  its_queue as (
+    insert into pgqueue.queues as known (name, limited)
+    select %(queue)s::text, true
+    where %(queue)s::text is not null
+    on conflict (name) do update
+    set limited = true
+    where not known.limited
+  )
+insert into pgqueue.audit_log (who, source, action, target, details)
+select
+  %(who)s, %(source)s, 'limit', 'limit ' || name,
+  jsonb_strip_nulls(
+    jsonb_build_object('running', running, 'starts', starts, 'per', per, 'until', until)
+  )
+from put
+
+-- name: reset_limit
+with
+  forgotten as (
+    delete from pgqueue.limits
+    where name = %(name)s
+      and not declared
+    returning name
+  ),
+  its_queue as (
+    update pgqueue.queues
+    set limited = false
+    where name = %(queue)s::text
+      and limited
+  )
+insert into pgqueue.audit_log (who, source, action, target)
+select %(who)s, %(source)s, 'limit-reset', 'limit ' || name
+from forgotten
+returning id
+
+-- What is known by a name; for the answer to somebody who sets it.
+-- name: find_limit
+select
+  exists (
+    select
+    from pgqueue.limits
+    where declared
+      and (name = %(name)s or %(name)s::text like pattern)
+  ) as is_declared,
+  rule.running, rule.starts, rule.per, rule.until
+from pgqueue.limit_rule(%(name)s) as rule
+
+-- name: list_limits
+select name, running, starts, per, on_failure, used, free, started, waiting, until
+from pgqueue.limit_usage
+where %(name)s::text is null or name = %(name)s
+order by waiting desc, name
+limit %(n)s
+
+-- Limits of which more jobs hold a slot than there are, and have since it was set: one that was
+-- lowered is not exceeded by those that it had let in before.
+-- name: find_exceeded
+select held.name, coalesce(rule.running, 1), held.jobs, held.ids
+from (
+  select
+    names.name, count(*) as jobs, max(jobs.run_at) as last_admission,
+    array_agg(jobs.id order by jobs.admitted_seq) as ids
+  from pgqueue.jobs
+  cross join unnest(jobs.limits) as names (name)
+  where jobs.admitted_seq is not null
+  group by names.name
+) as held
+cross join lateral pgqueue.limit_rule(held.name) as rule
+where held.jobs > case when starts_with(held.name, 'ordered:') then 1 else rule.running end
+  and held.last_admission > coalesce(rule.since, '-infinity')
+order by held.name
+
+-- Spans of `per` seconds with more starts than their limit allows, the worst of each, as long as
+-- starts are kept.
+-- name: find_exceeded_rates
+select distinct on (counted.name)
+  counted.name, counted.starts as allowed, counted.per, counted.found, counted.at
+from (
+  select
+    begun.name, begun.at, rule.starts, rule.per,
+    (
+      select count(*)
+      from pgqueue.limit_starts as others
+      where others.name = begun.name
+        and others.at <= begun.at
+        and others.at > begun.at - rule.per * interval '1 second'
+    ) as found
+  from pgqueue.limit_starts as begun
+  cross join lateral pgqueue.limit_rule(begun.name) as rule
+  where begun.at - rule.per * interval '1 second' > coalesce(rule.since, '-infinity')
+) as counted
+where counted.found > counted.starts
+order by counted.name, counted.found desc
+
+-- Where a blocked job stands: who holds the slots of its limit, and how many wait before it, in the
+-- line of its own tenant and in those of others. Counts 10,000 and no further.
+-- name: explain_line
+select
+  rule.running, rule.starts, rule.per, rule.until,
+  array(
+    select holders.id
+    from pgqueue.jobs as holders
+    where holders.admitted_seq is not null
+      and jobs.blocked_on = any(holders.limits)
+    order by holders.admitted_seq
+    limit 20
+  ) as holders,
+  (
+    select count(*)
+    from (
+      select
+      from pgqueue.jobs as others
+      where others.blocked_on collate "C" = jobs.blocked_on
+        and coalesce(others.tenant, '') = coalesce(jobs.tenant, '')
+        and (
+          case
+            when starts_with(jobs.blocked_on, 'ordered:')
+              then (others.scheduled_at, others.id) < (jobs.scheduled_at, jobs.id)
+            else (-others.priority, others.run_at, others.id)
+              < (-jobs.priority, jobs.run_at, jobs.id)
+          end
+        )
+      limit 10000
+    ) as before
+  ) as before,
+  (
+    select count(*)
+    from (
+      select
+      from pgqueue.jobs as others
+      where others.blocked_on collate "C" = jobs.blocked_on
+        and coalesce(others.tenant, '') <> coalesce(jobs.tenant, '')
+      limit 10000
+    ) as other_tenants
+  ) as of_others,
+  held.job_id as held_by,
+  jobs.tenant
+from pgqueue.jobs
+cross join lateral pgqueue.limit_rule(jobs.blocked_on) as rule
+left join pgqueue.order_holds as held on held.name = jobs.blocked_on
+where jobs.id = %(id)s
+  and jobs.blocked_on is not null
+
+-- name: count_backlog
+select pgqueue.backlog(%(queue)s, %(most)s)
+
+-- How full a queue that has a bound is; no row comes back for one without.
+-- name: find_fill
+select max_queued, pgqueue.backlog(name, max_queued)
+from pgqueue.queues
+where name = %(queue)s
+  and max_queued is not null
+
+-- name: put_max_queued
+with
+  known as materialized (
+    select max_queued
+    from pgqueue.queues
+    where name = %(queue)s
+  ),
+  put as (
+    insert into pgqueue.queues as known (name, max_queued)
+    values (%(queue)s, %(max_queued)s::integer)
+    on conflict (name) do update
+    set max_queued = excluded.max_queued
+    where known.max_queued is distinct from excluded.max_queued
+    returning name, max_queued
+  )
+insert into pgqueue.audit_log (who, source, action, target, details)
+select
+  %(who)s, %(source)s, 'max-queued', 'queue ' || name,
+  jsonb_build_object('max_queued', max_queued, 'before', (select max_queued from known))
+from put
+
+-- The chore "sweep": starts that no rate asks for any more, and turns of limits nobody waits for.
+
+-- name: sweep_limit_starts
+with old_starts as materialized (
+  select ctid as tid
+  from pgqueue.limit_starts
+  where at < pgqueue.clock() - greatest(
+    interval '10 minutes',
+    (select 2 * max(per) * interval '1 second' from pgqueue.limits)
+  )
+  order by at
+  limit 1000
+  for update skip locked
+)
+delete from pgqueue.limit_starts
+where ctid = any(array(select tid from old_starts))
+returning name
+
+-- name: sweep_limit_turns
+with old_turns as materialized (
+  select ctid as tid
+  from pgqueue.limit_turns
+  where at < pgqueue.clock() - interval '1 day'
+  limit 1000
+  for update skip locked
+)
+delete from pgqueue.limit_turns
+where ctid = any(array(select tid from old_turns))
+returning name
+
+-- What an operator set and what is over for a day; a queue without a limit is an ordinary one again.
+-- name: sweep_limits
+with
+  old_limits as (
+    delete from pgqueue.limits
+    where not declared
+      and until < pgqueue.clock() - interval '1 day'
+    returning name
+  ),
+  free_queues as (
+    update pgqueue.queues
+    set limited = false
+    where limited
+      and 'queue:' || name in (select name from old_limits)
+  )
+select name
+from old_limits

@@ -1,0 +1,95 @@
+"""Lets blocked jobs in: a worker's passes of admission, and when they come."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from pgqueue.engine.limits import Pass, Place, admit
+from pgqueue.engine.notify import ring
+from pgqueue.settings import Settings
+from pgqueue.worker.hand import Hand
+from pgqueue.worker.link import Link
+
+AGAIN_AFTER = 0.02
+"""Seconds after which a pass is tried again where somebody else was at it: that one may have
+counted before a slot here became free."""
+
+SHORTEST_REST = 0.005
+SHARE = 20
+"""A pass that comes by itself takes a twentieth of the time at most."""
+
+
+class Admission:
+    """`turn` is one pass, or the try of one; it returns the seconds until the next."""
+
+    def __init__(
+        self,
+        sql: Mapping[str, str],
+        link: Link,
+        settings: Settings,
+        hand: Hand,
+        *,
+        queues: Sequence[str],
+        has_room: Callable[[int], bool],
+        let_in: Callable[[], None],
+    ) -> None:
+        self._sql = sql
+        self._link = link
+        self._settings = settings
+        self._hand = hand
+        self._queues = frozenset(queues)
+        self._has_room = has_room
+        self._let_in = let_in
+        self.place = Place()
+        """Where the next pass begins; the claim, too, looks at nothing below."""
+
+    async def turn(self) -> float:
+        began = time.monotonic()
+        passed = await self.try_once(self._link)
+        if not passed.ran:
+            return AGAIN_AFTER * random.uniform(0.75, 1.25)  # noqa: S311 - jitter
+        if passed.wait is None:
+            return math.inf
+        if passed.wait <= 0:
+            return SHORTEST_REST
+        return max(passed.wait, SHARE * (time.monotonic() - began))
+
+    async def try_once(self, link: Link) -> Pass:
+        """One try of a pass; what it lets in is claimed here, or others are told."""
+        freed, self._hand.freed = self._hand.freed, set()
+        alive = self._settings.heartbeat_timeout
+        try:
+            passed = await link.execute(admit(self._sql, freed, self.place, alive))
+        except BaseException:
+            self._hand.freed |= freed
+            raise
+        if not passed.ran:
+            self._hand.freed |= freed
+            return passed
+        self.place = passed.place
+        if passed.admitted:
+            self._let_in()
+            if not self._are_ours(passed.queues) or not self._has_room(passed.admitted):
+                await link.execute(ring(self._sql, self._settings.channel, ""))
+        return passed
+
+    async def brings(self, link: Link) -> bool:
+        """For a burst: whether a look for more is worth it. Waits while slots are held or a rate is
+        used up, here or elsewhere; not for what only a person or another worker can let go."""
+        passed = await self.try_once(link)
+        if not passed.ran:
+            await asyncio.sleep(AGAIN_AFTER)
+            return True
+        if passed.admitted:
+            return True
+        if passed.wait is None or not (passed.moving or passed.wait <= 0):
+            return False
+        await asyncio.sleep(min(max(passed.wait, AGAIN_AFTER), 0.2))
+        return True
+
+    def _are_ours(self, queues: Sequence[str]) -> bool:
+        return not self._queues or self._queues.issuperset(queues)
