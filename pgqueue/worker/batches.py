@@ -1,8 +1,6 @@
-"""Batch handlers: one call for many jobs. The first one takes a slot, looks for others of its task,
-waits a moment for more, and runs with what has come.
+"""Batch handlers: one call for many jobs, in the slot of the first of them.
 
-The others are claimed for this call alone and by their task, so a worker hoards nothing; each has
-its own lease, its own outcome, and is handed back like any other.
+Each has its own lease, its own outcome, and is handed back like any other.
 """
 
 from __future__ import annotations
@@ -10,78 +8,28 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pgqueue.db.run import ask_at_once, time_of
-from pgqueue.engine.claim import (
-    LANE_START,
-    STEADY_PLAN,
-    ClaimedJob,
-    Lane,
-    claim_jobs,
-    claimed_of_rows,
-    new_lease,
-)
+from pgqueue.engine.claim import ClaimedJob
 from pgqueue.errors import LeaseLost, PayloadInvalid, Verdict
-from pgqueue.events import (
-    DutyFailed,
-    JobsClaimed,
-    JobStarted,
-    LeasesLost,
-    emit,
-    is_wanted,
-)
+from pgqueue.events import JobStarted, LeasesLost, emit, is_wanted
 from pgqueue.job import NotStorable, Outcome, Requeued
-from pgqueue.tasks.batching import Batching, BatchSignature
+from pgqueue.tasks.batching import BatchSignature
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.endings import unfit
+from pgqueue.worker.gathering import Gatherer, Gathering
 from pgqueue.worker.hand import Hand, Try
-from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.results import completed
 from pgqueue.worker.runner import Runner, Settled, tell
-
-LOOK_EVERY = 0.1
-"""Seconds between looks for more while a batch waits, and until it sees that the worker stops."""
-
-CHEAP = 0.005
-COST_SHARE = 20
-"""A look that took longer than so many seconds comes again after so many times its own cost: it may
-have walked past jobs of other tasks."""
-
-CLAIM_GRACE = 2.0
-"""Seconds that a batch which is stopped waits for the reply to its claim."""
 
 
 class _Member(NamedTuple):
     job: ClaimedJob
     running: RunningJob
     item: Any
-
-
-class _Gathering:
-    """The jobs of a call to come."""
-
-    def __init__(self, leader: ClaimedJob, batching: Batching) -> None:
-        self.jobs = [leader]
-        self.size = batching.size
-        self.ends = time.monotonic() + batching.max_wait
-        self.full = asyncio.Event()
-        self.asked = 0
-        """For how many a claim is under way."""
-        self.is_open = True
-
-    @property
-    def room(self) -> int:
-        return self.size - len(self.jobs) - self.asked if self.is_open else 0
-
-    def add(self, job: ClaimedJob) -> None:
-        self.jobs.append(job)
-        if len(self.jobs) >= self.size:
-            self.full.set()
 
 
 class Batches:
@@ -91,29 +39,17 @@ class Batches:
         self,
         *,
         registry: Registry,
-        sql: Mapping[str, str],
-        link: Link,
+        gatherer: Gatherer,
         runner: Runner,
         hand: Hand,
-        worker_id: Callable[[], int],
-        is_claiming: Callable[[], bool],
-        on_lost_reply: Callable[[], None],
     ) -> None:
         self.tasks = frozenset(task.name for task in registry if task.batching is not None)
         self._registry = registry
-        self._sql = sql
-        self._link = link
+        self._gatherer = gatherer
         self._runner = runner
         self._hand = hand
         self._endings = runner.endings
-        self._worker_id = worker_id
-        self._is_claiming = is_claiming
-        self._on_lost_reply = on_lost_reply
-        self._gathering: dict[str, _Gathering] = {}
         self._calls: dict[Try, tuple[Try, Sequence[_Member]]] = {}
-        self._next_claim: dict[str, float] = {}
-        # One at a time on the link.
-        self._asking = asyncio.Lock()
 
     async def run(self, job: ClaimedJob) -> Settled | None:
         """Run the job together with others; None when another call has taken it along.
@@ -122,15 +58,13 @@ class Batches:
         """
         task = self._registry.get(job.task)
         assert task.batching is not None  # noqa: S101 - only such tasks come here
-        other = self._gathering.get(task.name)
-        if other is not None and other.room > 0 and not job.suspect:
-            self._join(other, job)
+        if self._gatherer.joined(job):
             return None
-        gathering = _Gathering(job, task.batching)
+        gathering = Gathering(job, task.batching)
         try:
             # A suspect runs alone: if the worker dies, there is one to blame.
             if not job.suspect:
-                await self._gather(task.name, gathering)
+                await self._gatherer.fill(gathering)
             return await self._run_together(task, gathering.jobs)
         finally:
             gathering.is_open = False
@@ -150,99 +84,6 @@ class Batches:
                 member.running.cancel_requested = True
                 member.running.stop()
         return leader if all(member.running.cancel_requested for member in members) else None
-
-    # -- gathering -----------------------------------------------------------------
-
-    async def _gather(self, name: str, gathering: _Gathering) -> None:
-        self._gathering[name] = gathering
-        try:
-            self._take_waiting(name, gathering)
-            while gathering.room > 0 and self._is_claiming():
-                is_last = time.monotonic() >= gathering.ends
-                if time.monotonic() >= self._next_claim.get(name, 0.0):
-                    await self._claim_unhurt(name, gathering)
-                if is_last:
-                    break
-                left = max(0.0, gathering.ends - time.monotonic())
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(LOOK_EVERY, left)):
-                        await gathering.full.wait()
-            self._take_waiting(name, gathering)
-        finally:
-            gathering.is_open = False
-            if self._gathering.get(name) is gathering:
-                del self._gathering[name]
-
-    def _take_waiting(self, name: str, gathering: _Gathering) -> None:
-        """What was fetched ahead already."""
-        waiting = self._hand.waiting
-        for _ in range(len(waiting)):
-            job = waiting.popleft()
-            if job.task == name and not job.suspect and gathering.room > 0:
-                self._join(gathering, job)
-            else:
-                waiting.append(job)
-
-    def _join(self, gathering: _Gathering, job: ClaimedJob) -> None:
-        self._hand.gathered[job.id, job.lease] = job
-        gathering.add(job)
-
-    async def _claim_unhurt(self, name: str, gathering: _Gathering) -> None:
-        # Never cancelled: a reply that is thrown away leaves jobs `running` for nobody.
-        claiming = asyncio.create_task(self._claim(name, gathering), name="batch-claim")
-        try:
-            await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            gathering.is_open = False
-            await asyncio.wait({claiming}, timeout=CLAIM_GRACE)
-            raise
-
-    async def _claim(self, name: str, gathering: _Gathering) -> None:
-        async with self._asking:
-            began, first = time.monotonic(), gathering.jobs[0]
-            # Dead entries lie before its place; and what others have handed back.
-            for bound in ((time_of(first.run_at), first.id), LANE_START):
-                if gathering.room > 0:
-                    await self._ask(name, gathering, Lane(first.queue, first.priority, bound))
-            now = time.monotonic()
-            is_dear = gathering.room > 0 and now - began > CHEAP
-            self._next_claim[name] = now + COST_SHARE * (now - began) if is_dear else 0.0
-
-    async def _ask(self, name: str, gathering: _Gathering, lane: Lane) -> None:
-        lease, gathering.asked = new_lease(), gathering.room
-        claim = claim_jobs(
-            self._sql,
-            [lane],
-            [name],
-            worker_id=self._worker_id(),
-            lease=lease,
-            limit=gathering.asked,
-            suspects=False,
-        )
-        self._hand.leases_in_flight.add(lease)
-        try:
-            *_, rows = await self._link.execute(ask_at_once(STEADY_PLAN, claim))
-            gathering.asked = 0
-            self._take(gathering, claimed_of_rows(lease, rows).jobs)
-        except LinkDown:
-            self._on_lost_reply()
-        except Exception as error:  # noqa: BLE001 - told; the batch runs with what it has
-            emit(DutyFailed("batch", f"{type(error).__name__}: {error}"))
-            await self._link.close()
-            self._on_lost_reply()
-        finally:
-            # No turn of the event loop until they are in hand, or they would count as strays.
-            self._hand.leases_in_flight.discard(lease)
-            gathering.asked = 0
-
-    def _take(self, gathering: _Gathering, jobs: Sequence[ClaimedJob]) -> None:
-        if jobs and is_wanted(JobsClaimed):
-            emit(JobsClaimed(self._worker_id(), tuple(job.id for job in jobs), jobs[0].lease))
-        for job in sorted(jobs, key=lambda job: (job.run_at, job.id)):
-            if gathering.room > 0:
-                self._join(gathering, job)
-            else:
-                self._hand.end(_handed_back(job))
 
     # -- one call --------------------------------------------------------------------
 
@@ -359,7 +200,7 @@ class Batches:
         self, members: Sequence[_Member], error: LeaseLost
     ) -> dict[Try, Outcome | None]:
         """One is no longer ours: nothing is written of it, and the others come again."""
-        emit(LeasesLost(self._worker_id(), (error.job_id,)))
+        emit(LeasesLost(members[0].job.worker_id, (error.job_id,)))
         return {
             (member.job.id, member.job.lease): (
                 None if member.job.id == error.job_id else _handed_back(member.job)

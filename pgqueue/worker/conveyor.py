@@ -12,6 +12,7 @@ from pgqueue.settings import Settings
 from pgqueue.tasks.registry import Registry
 from pgqueue.worker.batches import Batches
 from pgqueue.worker.endings import Endings
+from pgqueue.worker.gathering import Gatherer
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link
@@ -63,16 +64,15 @@ class Conveyor:
             on_no_partition=lambda: hurry("partitions"),
             on_wait=lambda: hurry("events"),
         )
-        batches = Batches(
-            registry=tasks,
+        gatherer = Gatherer(
             sql=sql,
             link=batching,
-            runner=self.runner,
             hand=self.hand,
             worker_id=worker_id,
             is_claiming=lambda: self.claims.is_claiming,
             on_lost_reply=lambda: self.claims.note_lost_reply(),  # noqa: PLW0108 - made below
         )
+        batches = Batches(registry=tasks, gatherer=gatherer, runner=self.runner, hand=self.hand)
         slots = Slots(self.runner, self.hand, pace, concurrency, batches)
         self.claims = ClaimLoop(
             sql=sql,

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from pgqueue import Cancel, ConfigError, Job, PayloadInvalid, PgQueue, Retry, Snooze
 from pgqueue.events import JobEnded, JobStarted, LeasesLost
-from pgqueue.worker import batches
+from pgqueue.worker import gathering
 from proving import Recorder, rows, states, until, value, workers_started_long_ago
 
 
@@ -348,7 +348,7 @@ async def test_a_claim_of_a_batch_whose_reply_is_lost_loses_nothing(
     database: str, pgq: PgQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost: list[int] = []
-    take = batches.claimed_of_rows
+    take = gathering.claimed_of_rows
 
     def lose_once(lease: int, found: Any) -> Any:
         if not lost and len(found) > 1:
@@ -359,7 +359,7 @@ async def test_a_claim_of_a_batch_whose_reply_is_lost_loses_nothing(
     @pgq.task(batch=10)
     async def handle(items: list[Item]) -> None: ...
 
-    monkeypatch.setattr(batches, "claimed_of_rows", lose_once)
+    monkeypatch.setattr(gathering, "claimed_of_rows", lose_once)
     handle.enqueue_many(numbers(30))
     await drain(pgq, concurrency=1)
     assert lost
