@@ -32,6 +32,7 @@ from .commands import (
     up,
     window,
     worker,
+    workflows,
 )
 
 EXIT_FAILED = 1
@@ -61,6 +62,7 @@ backfill.add_to(schedule.app)
 app.add_typer(window.app, name="window")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(queues.app, name="queues")
+app.add_typer(workflows.app, name="workflows")
 app.add_typer(tasks.app, name="tasks")
 app.command("stats")(stats.stats)
 app.command("doctor")(doctor.doctor)

@@ -45,8 +45,8 @@ from pgqueue.errors import (
     ZoneInvalid,
 )
 from pgqueue.job import Job, Retry, State
-from pgqueue.tasks.parents import Parents
 from pgqueue.tasks.limits import Limit, Order
+from pgqueue.tasks.parents import Parents
 from pgqueue.version import __version__
 
 __all__ = [

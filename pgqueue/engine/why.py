@@ -160,7 +160,8 @@ def _of_waiting(
     params = {"queue": job.queue, "task": job.task, "timeout": timeout}
     rows = yield Statement(sql["count_workers"], params)
     workers = _Workers(*rows[0])
-    causes = [*_of_cancel(job), *_of_row(job), *_of_workers(job, workers)]
+    parents = yield from _of_parents(sql, job_id, job)
+    causes = [*_of_cancel(job), *parents, *_of_row(job), *_of_workers(job, workers)]
     if job.suspect:
         causes.append(_of_suspect(job))
     if any(cause.cause != "suspect" for cause in causes):
@@ -169,6 +170,27 @@ def _of_waiting(
     rows = yield Statement(sql["count_before"], params)
     in_lane, above = rows[0]
     return [*causes, _of_others(job, workers, in_lane, above, poll_interval)]
+
+
+def _of_parents(sql: Sql, job_id: int, job: _Waiting) -> Steps[list[Cause]]:
+    """Whom a node of a workflow waits for; the first ten by name."""
+    if job.state != "waiting" or job.workflow_id is None:
+        return []
+    rows = yield Statement(sql["find_open_parents"], {"id": job_id})
+    parents = [{"name": name, "job_id": parent, "state": state} for name, parent, state, _ in rows]
+    count = rows[0][3] if rows else 0
+    details = {"workflow_id": job.workflow_id, "open_parents": count, "parents": parents}
+    where = f"of workflow {job.workflow_id}"
+    if not rows:
+        message = f"all its parents {where} have ended: the next pass lets it go"
+        return [Cause("waiting", message, details)]
+    named = ", ".join(
+        f"{name} (job {parent}, {state or 'ended just now'})" for name, parent, state, _ in rows
+    )
+    more = f" and {count - len(rows):,} more" if count > len(rows) else ""
+    parents_are = "its parent" if count == 1 else f"{count:,} of its parents"
+    message = f"it waits for {parents_are} {where}: {named}{more}"
+    return [Cause("waiting", message, details)]
 
 
 def _of_row(job: _Waiting) -> list[Cause]:
@@ -182,13 +204,11 @@ def _of_row(job: _Waiting) -> list[Cause]:
     if job.state == "blocked":
         message = f"limit {job.blocked_on!r} has no room"
         causes.append(Cause("blocked", message, {"limit": job.blocked_on}))
-    if job.state == "waiting":
+    if job.state == "waiting" and job.workflow_id is None:
         message = (
             "it waits for an earlier window of its schedule, or for the schedule it runs after"
-            if job.workflow_id is None
-            else "it waits for other jobs of its workflow"
         )
-        causes.append(Cause("waiting", message, {"workflow_id": job.workflow_id}))
+        causes.append(Cause("waiting", message, {"workflow_id": None}))
     if job.run_at > job.now:
         causes.append(_of_future(job))
     return causes

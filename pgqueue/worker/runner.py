@@ -138,7 +138,7 @@ class Runner:
         try:
             arguments = signature.arguments(job.payload)
             # A child process asks for its job's parents itself.
-            if signature.parents_parameter and task.isolation is None:
+            if signature.parents_parameter and task.isolation != "process":
                 steps = find_parents(self._sql, task.name, job.id, signature.parents_kind)
                 async with self._pools.aconnection() as connection:
                     arguments[signature.parents_parameter] = await arun(connection, steps)

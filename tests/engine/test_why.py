@@ -222,7 +222,8 @@ def test_waiting(pgq: PgQueue, database: str, add: Task[int], free_worker: int) 
 
     cause = only(pgq, job.id)
 
-    assert (cause.cause, cause.details) == ("waiting", {"workflow_id": 8})
+    details = {"workflow_id": 8, "open_parents": 0, "parents": []}
+    assert (cause.cause, cause.details) == ("waiting", details)
 
 
 def test_expired(pgq: PgQueue, clock: Clock, add: Task[int], free_worker: int) -> None:

@@ -1,0 +1,304 @@
+-- Passes over workflows: the consequences of endings.
+
+-- The workflows that something has been told of, from one on.
+-- name: find_told_workflows
+with recursive told as (
+  (
+    select workflow_id
+    from pgqueue.workflow_news
+    where workflow_id > %(after)s
+    order by workflow_id
+    limit 1
+  )
+  union all
+  select following.workflow_id
+  from told
+  cross join lateral (
+    select workflow_id
+    from pgqueue.workflow_news
+    where workflow_news.workflow_id > told.workflow_id
+    order by workflow_id
+    limit 1
+  ) as following
+)
+select workflow_id
+from told
+limit %(n)s
+
+-- A pass over workflows, in a transaction of its own. Its statements are apart on purpose: each sees
+-- what was committed before the locks of those above it were given. First it locks the workflows; one
+-- that another pass holds is left to it, or comes again.
+-- name: lock_workflows
+select id
+from pgqueue.workflows
+where id = any(%(ids)s::bigint[])
+order by id
+for no key update skip locked
+
+-- What is told of the locked ones, from a place on: job by job how it ended, null while it is live.
+-- Keeps that with its node, and what it gave if it has children. The look into finished_jobs is
+-- bounded by when it was told, so that it takes two partitions and not all.
+-- name: settle_nodes
+with
+  news as materialized (
+    select workflow_id, id, job_id, at
+    from pgqueue.workflow_news
+    where workflow_id = any(%(ids)s::bigint[])
+      and (workflow_id, id) > (%(after_workflow)s, %(after)s)
+    order by workflow_id, id
+    limit %(n)s
+  ),
+  endings as materialized (
+    select
+      told.job_id,
+      coalesce(lately.state, ever.state, 'deleted') as outcome,
+      coalesce(lately.result, ever.result) as result,
+      coalesce(lately.started_at, ever.started_at) as started_at,
+      coalesce(lately.finished_at, ever.finished_at) as finished_at
+    from (
+      select job_id, max(at) as at
+      from news
+      group by job_id
+    ) as told
+    left join lateral (
+      select state, result, started_at, finished_at
+      from pgqueue.finished_jobs
+      where finished_jobs.id = told.job_id
+        and finished_jobs.finished_at between told.at - interval '1 hour'
+          and told.at + interval '1 hour'
+      order by finished_at desc
+      limit 1
+    ) as lately on true
+    left join lateral (
+      select state, result, started_at, finished_at
+      from pgqueue.finished_jobs
+      where lately.state is null
+        and finished_jobs.id = told.job_id
+      order by finished_at desc
+      limit 1
+    ) as ever on true
+    where not exists (
+      select
+      from pgqueue.jobs
+      where jobs.id = told.job_id
+    )
+  ),
+  settled_nodes as (
+    update pgqueue.workflow_nodes as nodes
+    set
+      outcome = endings.outcome,
+      result = case
+        when exists (
+          select
+          from pgqueue.job_dependencies
+          where job_dependencies.parent_id = nodes.job_id
+        )
+        then endings.result
+      end,
+      started_at = endings.started_at,
+      finished_at = endings.finished_at,
+      waits_for = null
+    from endings
+    where nodes.job_id = endings.job_id
+      and nodes.outcome is null
+  )
+select news.workflow_id, news.id, news.job_id, endings.outcome
+from news
+left join endings on endings.job_id = news.job_id
+order by news.workflow_id, news.id
+
+-- Locks the waiting nodes that have to be looked at: they wait for one that has ended, or somebody
+-- told of them. Those that somebody holds come later.
+-- name: lock_waiting_nodes
+select jobs.id
+from (
+  select job_id
+  from pgqueue.workflow_nodes
+  where waits_for = any(%(ended)s::bigint[])
+  union
+  select unnest(%(told)s::bigint[])
+) as asked
+join pgqueue.jobs on jobs.id = asked.job_id
+where jobs.state = 'waiting'
+order by jobs.id
+limit %(n)s
+for update of jobs skip locked
+
+-- Lets the locked nodes go whose parents have all ended; each of the others waits for the next one
+-- that has not, looked for from the last one down. So each edge of a node is looked at twice in its
+-- life, in whatever order its parents end: on the way down, and all together before it goes (a parent
+-- that was passed may have come back by a retry).
+-- name: release_nodes
+with
+  looked_at as materialized (
+    select
+      nodes.job_id,
+      coalesce(
+        (
+          select edges.parent_id
+          from pgqueue.job_dependencies as edges
+          where edges.child_id = nodes.job_id
+            and edges.parent_id < nodes.waits_for
+            -- A subquery per edge: as a join it could be turned round, and read all nodes.
+            and (
+              select parents.outcome is null
+              from pgqueue.workflow_nodes as parents
+              where parents.job_id = edges.parent_id
+            )
+          order by edges.parent_id desc
+          limit 1
+        ),
+        (
+          select edges.parent_id
+          from pgqueue.job_dependencies as edges
+          where edges.child_id = nodes.job_id
+            and (
+              select parents.outcome is null
+              from pgqueue.workflow_nodes as parents
+              where parents.job_id = edges.parent_id
+            )
+          order by edges.parent_id desc
+          limit 1
+        )
+      ) as next_parent
+    from pgqueue.workflow_nodes as nodes
+    where nodes.job_id = any(%(ids)s::bigint[])
+  ),
+  moved_nodes as (
+    update pgqueue.workflow_nodes as nodes
+    set waits_for = looked_at.next_parent
+    from looked_at
+    where nodes.job_id = looked_at.job_id
+      and nodes.waits_for is distinct from looked_at.next_parent
+  ),
+  released_jobs as (
+    update pgqueue.jobs
+    set
+      state = pgqueue.ready_state(limits),
+      blocked_on = pgqueue.ready_on(limits),
+      run_at = greatest(run_at, pgqueue.clock_now())
+    where id = any(array(select job_id from looked_at where next_parent is null))
+      and state = 'waiting'
+    returning id
+  )
+select count(*)
+from released_jobs
+
+-- Deletes what was told and needs no further look; what does is kept and comes again. Returns how
+-- many of `ids` are kept.
+-- name: forget_news
+with
+  kept as materialized (
+    select news.workflow_id, news.id
+    from unnest(
+      %(workflow_ids)s::bigint[], %(ids)s::bigint[], %(job_ids)s::bigint[]
+    ) as news (workflow_id, id, job_id)
+    where news.job_id = any(%(keep)s::bigint[])
+      or exists (
+        select
+        from pgqueue.workflow_nodes as nodes
+        join pgqueue.jobs on jobs.id = nodes.job_id
+        where nodes.waits_for = news.job_id
+          and jobs.state = 'waiting'
+          and news.job_id = any(%(ended)s::bigint[])
+      )
+      or (
+        news.job_id <> all(%(looked_at)s::bigint[])
+        and exists (
+          select
+          from pgqueue.jobs
+          where jobs.id = news.job_id
+            and jobs.state = 'waiting'
+        )
+      )
+  ),
+  forgotten as (
+    delete from pgqueue.workflow_news
+    using unnest(%(workflow_ids)s::bigint[], %(ids)s::bigint[]) as news (workflow_id, id)
+    where workflow_news.workflow_id = news.workflow_id
+      and workflow_news.id = news.id
+      and (news.workflow_id, news.id) not in (select workflow_id, id from kept)
+  )
+select count(*)
+from kept
+
+-- Which of the locked workflows have an open node no more, as far as was looked: from the last known
+-- one down, and at those that live again.
+-- name: watch_workflows
+with
+  looked_at as materialized (
+    select
+      workflows.id,
+      greatest(
+        (
+          select nodes.job_id
+          from pgqueue.workflow_nodes as nodes
+          where nodes.workflow_id = workflows.id
+            and nodes.job_id <= workflows.open_job_id
+            and nodes.outcome is null
+          order by nodes.job_id desc
+          limit 1
+        ),
+        (
+          select max(nodes.job_id)
+          from pgqueue.workflow_nodes as nodes
+          where nodes.job_id = any(%(told)s::bigint[])
+            and nodes.workflow_id = workflows.id
+            and nodes.outcome is null
+        )
+      ) as open_job_id
+    from pgqueue.workflows
+    where workflows.id = any(%(ids)s::bigint[])
+  ),
+  watched as (
+    update pgqueue.workflows
+    set
+      open_job_id = looked_at.open_job_id,
+      outcome = null,
+      finished_at = null,
+      completed = null,
+      failed = null,
+      cancelled = null
+    from looked_at
+    where workflows.id = looked_at.id
+      and looked_at.open_job_id is not null
+      and (
+        workflows.open_job_id is distinct from looked_at.open_job_id
+        or workflows.outcome is not null
+      )
+  )
+select looked_at.id
+from looked_at
+join pgqueue.workflows on workflows.id = looked_at.id
+where looked_at.open_job_id is null
+  and workflows.outcome is null
+
+-- Closes those of these workflows that have no open node; counts, once.
+-- name: close_workflows
+with counted as materialized (
+  select
+    workflow_id,
+    max(job_id) filter (where outcome is null) as open_job_id,
+    count(*) filter (where outcome = 'completed') as completed,
+    count(*) filter (where outcome = 'failed') as failed,
+    count(*) filter (where outcome in ('cancelled', 'deleted')) as cancelled
+  from pgqueue.workflow_nodes
+  where workflow_id = any(%(ids)s::bigint[])
+  group by workflow_id
+)
+update pgqueue.workflows
+set
+  open_job_id = counted.open_job_id,
+  finished_at = case when counted.open_job_id is null then pgqueue.clock_now() end,
+  outcome = case
+    when counted.open_job_id is not null then null
+    when counted.failed > 0 then 'failed'
+    when counted.cancelled > 0 then 'cancelled'
+    else 'completed'
+  end,
+  completed = case when counted.open_job_id is null then counted.completed end,
+  failed = case when counted.open_job_id is null then counted.failed end,
+  cancelled = case when counted.open_job_id is null then counted.cancelled end
+from counted
+where workflows.id = counted.workflow_id
+returning workflows.id, workflows.outcome
