@@ -20,6 +20,7 @@ from .commands import (
     enqueue,
     inbox,
     jobs,
+    limits,
     migrate,
     prune,
     queues,
@@ -62,6 +63,7 @@ backfill.add_to(schedule.app)
 app.add_typer(window.app, name="window")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(queues.app, name="queues")
+app.add_typer(limits.app, name="limits")
 app.add_typer(workflows.app, name="workflows")
 app.add_typer(tasks.app, name="tasks")
 app.command("stats")(stats.stats)

@@ -25,6 +25,7 @@ from pgqueue.engine.result import polls, value_of
 from pgqueue.engine.steps import emit_event
 from pgqueue.errors import ConfigError, NotMigrated
 from pgqueue.job import Job, Json, NewJob, NewJobs, NotStorable, Retry
+from pgqueue.limiting import Limiting
 from pgqueue.maintenance import Maintenance
 from pgqueue.operations import Operations, checked_id
 from pgqueue.schedule.store import Schedule
@@ -54,7 +55,7 @@ def _as_it_is(text: str) -> str:
     return text
 
 
-class PgQueue(Operations, Maintenance, Scheduling, Workflows):
+class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
     """An app: its settings, its tasks and its way to the database.
 
     Reads the environment when constructed and connects at first use. Safe to share between
@@ -335,7 +336,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
         def steps(channel: str | None) -> Steps[list[int]]:
             return enqueue.enqueue_alike(self.sql, new, channel)
 
-        return self._enqueue(steps, new.like, connection)
+        return self._enqueue(steps, new.like, connection, len(new.payloads))
 
     async def asend(self, new: NewJob, connection: Any) -> Job:
         def steps(channel: str | None) -> Steps[Job]:
@@ -347,23 +348,34 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows):
         def steps(channel: str | None) -> Steps[list[int]]:
             return enqueue.enqueue_alike(self.sql, new, channel)
 
-        return await self._aenqueue(steps, new.like, connection)
+        return await self._aenqueue(steps, new.like, connection, len(new.payloads))
 
-    def _enqueue(self, steps: Callable[[str | None], Steps[T]], like: NewJob, connection: Any) -> T:
+    def _enqueue(
+        self,
+        steps: Callable[[str | None], Steps[T]],
+        like: NewJob,
+        connection: Any,
+        count: int = 1,
+    ) -> T:
         self._declare(like)
         given = None if connection is None else borrowed(connection)
         if given is None or commits_itself(given):
-            return self._run(self._bell.after(steps(None), like), given)
-        return self._run(steps(self._bell.within(like)), given)
+            return self._run(self._bell.after(steps(None), like, count), given)
+        return self._run(self._bell.checked(steps(self._bell.within(like)), like, count), given)
 
     async def _aenqueue(
-        self, steps: Callable[[str | None], Steps[T]], like: NewJob, connection: Any
+        self,
+        steps: Callable[[str | None], Steps[T]],
+        like: NewJob,
+        connection: Any,
+        count: int = 1,
     ) -> T:
         await self._adeclare(like)
         given = None if connection is None else await aborrowed(connection)
         if given is None or commits_itself(given):
-            return await self._arun(self._bell.after(steps(None), like), given)
-        return await self._arun(steps(self._bell.within(like)), given)
+            return await self._arun(self._bell.after(steps(None), like, count), given)
+        checked = self._bell.checked(steps(self._bell.within(like)), like, count)
+        return await self._arun(checked, given)
 
     def _run(self, steps: Steps[T], connection: Any) -> T:
         try:

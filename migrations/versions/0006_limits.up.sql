@@ -318,12 +318,10 @@ declare
   served text[] := '{}';
   turn text;
   last_turn text;
-  first_tenant text;
   is_first boolean;
   stays integer;
   has_wrapped boolean;
   has_progress boolean;
-  has_many boolean;
   steps integer := 0;
   moved integer;
 begin
@@ -575,8 +573,6 @@ begin
     exit when steps >= most;
     turn := null;
     last_turn := null;
-    first_tenant := null;
-    has_many := false;
     has_wrapped := false;
     has_progress := false;
     is_first := true;
@@ -661,8 +657,6 @@ begin
             continue;
           end if;
           is_first := false;
-          has_many := has_many or turn <> first_tenant;
-          first_tenant := coalesce(first_tenant, turn);
         end if;
         select id, queue, task, limits, run_at, scheduled_at
         into candidate
@@ -757,7 +751,20 @@ begin
       stays := 0;
     end loop;
 
-    if last_turn is not null and has_many then
+    if last_turn is not null and (
+      exists (
+        select
+        from pgqueue.jobs
+        where blocked_on collate "C" = line
+          and coalesce(tenant, '') > last_turn
+      )
+      or exists (
+        select
+        from pgqueue.jobs
+        where blocked_on collate "C" = line
+          and coalesce(tenant, '') < last_turn
+      )
+    ) then
       insert into pgqueue.limit_turns (name, tenant)
       values (line, last_turn)
       on conflict (name) do update

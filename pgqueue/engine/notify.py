@@ -16,6 +16,7 @@ from typing import TypeVar
 import psycopg
 
 from pgqueue.db.run import Statement, Steps
+from pgqueue.engine.backlog import Fills
 from pgqueue.events import DutyFailed, emit
 from pgqueue.job import NewJob
 
@@ -45,31 +46,47 @@ class Bell:
         self._sql = sql
         self._channel = channel
         self._rung: dict[str, float] = {}
+        self._fills = Fills(sql)
 
     def within(self, new: NewJob) -> str | None:
         """The channel to notify inside the transaction that inserts `new`; None for silence."""
         return self._channel if _is_soon(new) else None
 
-    def after(self, steps: Steps[T], new: NewJob) -> Steps[T]:
-        """`steps`, which commit by themselves, and then a hint unless there just was one."""
+    def checked(self, steps: Steps[T], new: NewJob, count: int) -> Steps[T]:
+        """`steps`, which enqueue `count` jobs, unless their queue is full: then TooManyJobs."""
+        yield from self._fills.check(new.queue, count, told=False)
+        return (yield from steps)
+
+    def after(self, steps: Steps[T], new: NewJob, count: int = 1) -> Steps[T]:
+        """`steps`, which commit by themselves, and then a hint unless there just was one.
+
+        Raises TooManyJobs as `checked` does.
+        """
+        told = self.within(new) is not None
+        yield from self._fills.check(new.queue, count, told=told)
         result = yield from steps
         now = time.monotonic()
         if self.within(new) is None or now - self._rung.get(new.queue, 0.0) < RING_EVERY:
             return result
         self._rung[new.queue] = now
-        yield from ring(self._sql, self._channel, new.queue)
+        self._fills.learn(new.queue, (yield from ring(self._sql, self._channel, new.queue)))
         return result
 
 
-def ring(sql: Sql, channel: str | None, queue: str) -> Steps[None]:
-    """Say that this queue has work ('': any queue); for a connection in autocommit."""
+def ring(sql: Sql, channel: str | None, queue: str) -> Steps[list[int] | None]:
+    """Say that this queue has work ('': any queue); for a connection in autocommit.
+
+    Returns how many jobs may wait in it and how many do, if it has a bound.
+    """
     if channel is None:
-        return
+        return None
     try:
-        yield Statement(sql["notify_apart"], {"channel": channel, "queue": queue})
+        ((*_, fill),) = yield Statement(sql["notify_apart"], {"channel": channel, "queue": queue})
     except psycopg.Error as error:
         # What this follows is committed: it must not look as if it had failed.
         emit(DutyFailed("notify", f"{type(error).__name__}: {error}"))
+        return None
+    return fill  # type: ignore[no-any-return]  # rows of any type
 
 
 def notify(sql: Sql, channel: str, queue: str) -> Statement:

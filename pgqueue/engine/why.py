@@ -12,6 +12,9 @@ from pgqueue.job import Json
 Sql = Mapping[str, str]
 TRIES = 2
 _ENDED = {"completed": "completed", "failed": "failed", "cancelled": "was cancelled"}
+LISTED_HOLDERS = 20
+"""Jobs that explain_line names."""
+
 COUNTED = 10_000
 """Jobs before this one that are counted; from there on it is "at least"."""
 
@@ -162,6 +165,8 @@ def _of_waiting(
     workers = _Workers(*rows[0])
     parents = yield from _of_parents(sql, job_id, job)
     causes = [*_of_cancel(job), *parents, *_of_row(job), *_of_workers(job, workers)]
+    if job.state == "blocked":
+        causes += yield from _of_block(sql, job_id, job)
     if job.suspect:
         causes.append(_of_suspect(job))
     if any(cause.cause != "suspect" for cause in causes):
@@ -201,9 +206,6 @@ def _of_row(job: _Waiting) -> list[Cause]:
         causes.append(Cause("expired", message, {"expires_at": at}))
     if job.paused:
         causes.append(_of_pause(job))
-    if job.state == "blocked":
-        message = f"limit {job.blocked_on!r} has no room"
-        causes.append(Cause("blocked", message, {"limit": job.blocked_on}))
     if job.state == "waiting" and job.workflow_id is None:
         message = (
             "it waits for an earlier window of its schedule, or for the schedule it runs after"
@@ -223,6 +225,75 @@ def _of_step(
     at_most = f", until {until} at most" if until else ""
     message = f"it waits for event {event!r} of {key!r}{at_most}: pgq.emit wakes it"
     return Cause("waits", message, {"step": name, "event": event, "key": key, "until": until})
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The limit a job waits for as `explain_line` tells of it."""
+
+    running: int | None
+    starts: int | None
+    per: float | None
+    until: datetime | None
+    holders: list[int]
+    before: int
+    of_others: int
+    held_by: int | None
+    tenant: str | None
+
+
+def _of_block(sql: Sql, job_id: int, job: _Waiting) -> Steps[list[Cause]]:
+    place = job.blocked_on or ""
+    if place == "@new":
+        message = "it has limits and is let in, or finds its line, within about a second"
+        return [Cause("admission", message, {"limits_checked": False})]
+    # Why a queue or a worker keeps it back, or its time, is said without this.
+    rows = () if place.startswith("@") else (yield Statement(sql["explain_line"], {"id": job_id}))
+    if not rows:
+        return []
+    line = _Line(*rows[0])
+    details = {
+        "limit": place,
+        "running": line.running,
+        "starts": line.starts,
+        "per": line.per,
+        "holders": line.holders,
+        "before": line.before,
+        "of_others": line.of_others,
+        "held_by": line.held_by,
+    }
+    if place.startswith("ordered:"):
+        return [_of_order(place.removeprefix("ordered:"), line, details)]
+    return [Cause("blocked", f"{_held(place, line)}; {_stands(line)}", details)]
+
+
+def _of_order(key: str, line: _Line, details: Mapping[str, Json]) -> Cause:
+    if line.held_by is not None:
+        message = (
+            f"job {line.held_by} failed and holds the order of {key!r}: "
+            f"pgq jobs retry {line.held_by}, or pgq jobs delete {line.held_by}"
+        )
+        return Cause("order-held", message, details)
+    first = f", job {line.holders[0]} is at it" if line.holders else ""
+    message = f"jobs of {key!r} run one after another: {line.before} wait before it{first}"
+    return Cause("order", message, details)
+
+
+def _held(name: str, line: _Line) -> str:
+    ids = ", ".join(str(job_id) for job_id in line.holders)
+    if line.running is not None and len(line.holders) >= min(line.running, LISTED_HOLDERS):
+        more = "" if line.running <= LISTED_HOLDERS else ", …"
+        holders = f" are held by jobs {ids}{more}" if ids else " are all there are"
+        return f"limit {name!r} has no room: its {line.running} slots{holders}"
+    if line.starts is not None:
+        return f"limit {name!r} lets {line.starts} jobs start in {line.per:g} s"
+    return f"it waits for limit {name!r}, which has room: its turn comes within about a second"
+
+
+def _stands(line: _Line) -> str:
+    whose = "" if line.tenant is None else f" of tenant {line.tenant!r}"
+    others = f"; {line.of_others} of other tenants take turns with them" if line.of_others else ""
+    return f"{line.before} jobs{whose} stand before it in the line{others}"
 
 
 def _of_pause(job: _Waiting) -> Cause:

@@ -190,4 +190,11 @@ select pg_notify(%(channel)s, %(queue)s)
 -- name: notify_apart
 select
   set_config('synchronous_commit', 'off', true),
-  pg_notify(%(channel)s, %(queue)s)
+  pg_notify(%(channel)s, %(queue)s),
+  -- Told to the producer by the way; most queues have no bound.
+  (
+    select array[max_queued, pgqueue.backlog(name, max_queued)]
+    from pgqueue.queues
+    where name = %(queue)s
+      and max_queued is not null
+  ) as fill

@@ -50,7 +50,7 @@ class Limit:
     per: float | timedelta | None = None
 
     def __post_init__(self) -> None:
-        _check_name("Limit", self.name)
+        check_name("limit", self.name)
         if self.name.startswith(ORDER):
             raise ConfigError(f"limit {self.name!r}: names that begin with {ORDER} are orders")
         check_caps(self.name, self.running, self.starts, self.per)
@@ -74,7 +74,7 @@ class Order:
     on_failure: str = "pass"
 
     def __post_init__(self) -> None:
-        _check_name("ordered_by", self.key)
+        check_name("ordered_by", self.key)
         if self.on_failure not in {"hold", "pass"}:
             raise ConfigError(
                 f"ordered_by {self.key!r}: on_failure {self.on_failure!r} is not valid: hold, pass"
@@ -181,7 +181,8 @@ def pattern_of(name: str) -> str | None:
     return "%".join(re.sub(r"([\\%_])", r"\\\1", fixed) for fixed in parts[::2])
 
 
-def _check_name(what: str, name: Any) -> None:
+def check_name(what: str, name: Any) -> str:
+    """The name as it is; raises ConfigError unless a limit can be called so."""
     if not is_storable(name) or not 1 <= len(name.encode()) <= NAME_LIMIT:
         raise ConfigError(
             f"{what} {str(name)[:100]!r} is not valid: text of 1 to {NAME_LIMIT} bytes, without "
@@ -193,6 +194,7 @@ def _check_name(what: str, name: Any) -> None:
         raise ConfigError(
             f"{what} {name!r} is not valid: braces hold the name of a field, as in {{tenant}}"
         )
+    return name
 
 
 def _is_count(value: Any, least: int, most: int) -> bool:

@@ -212,8 +212,11 @@ def test_blocked(pgq: PgQueue, database: str, add: Task[int], free_worker: int) 
 
     cause = only(pgq, job.id)
 
-    assert (cause.cause, cause.details) == ("blocked", {"limit": "email"})
-    assert cause.message == "limit 'email' has no room"
+    assert (cause.cause, cause.details["limit"]) == ("blocked", "email")
+    assert cause.message == (
+        "it waits for limit 'email', which has room: its turn comes within about a second; "
+        "0 jobs stand before it in the line"
+    )
 
 
 def test_waiting(pgq: PgQueue, database: str, add: Task[int], free_worker: int) -> None:

@@ -112,7 +112,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive double precision, most integer DEFAULT 500) RETURNS TABLE(ran boolean, admitted integer, lowest_live bigint, reached text, wait double precision)
+CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive double precision, most integer DEFAULT 500) RETURNS TABLE(ran boolean, admitted integer, queues text[], lowest_live bigint, reached text, wait double precision, moving boolean)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET enable_seqscan TO 'off'
@@ -134,12 +134,10 @@ declare
   served text[] := '{}';
   turn text;
   last_turn text;
-  first_tenant text;
   is_first boolean;
   stays integer;
   has_wrapped boolean;
   has_progress boolean;
-  has_many boolean;
   steps integer := 0;
   moved integer;
 begin
@@ -151,6 +149,8 @@ begin
     hashtextextended('"pgqueue".jobs'::regclass::oid::text || ' admission', 0)
   );
   admitted := 0;
+  queues := '{}';
+  moving := false;
   lowest_live := lowest;
   reached := after;
   if not ran then
@@ -208,7 +208,7 @@ begin
       select
       from "pgqueue".workers
       where heartbeat_at > seen_at - alive * interval '1 second'
-        and (queues = '{}' or split_part(substr(place, 9), '/', 1) = any(queues))
+        and (workers.queues = '{}' or split_part(substr(place, 9), '/', 1) = any(workers.queues))
         and split_part(substr(place, 9), '/', 2) = any(tasks)
     );
     update "pgqueue".jobs
@@ -389,8 +389,6 @@ begin
     exit when steps >= most;
     turn := null;
     last_turn := null;
-    first_tenant := null;
-    has_many := false;
     has_wrapped := false;
     has_progress := false;
     is_first := true;
@@ -475,8 +473,6 @@ begin
             continue;
           end if;
           is_first := false;
-          has_many := has_many or turn <> first_tenant;
-          first_tenant := coalesce(first_tenant, turn);
         end if;
         select id, queue, task, limits, run_at, scheduled_at
         into candidate
@@ -509,7 +505,7 @@ begin
           select
           from "pgqueue".workers
           where heartbeat_at > seen_at - alive * interval '1 second'
-            and (queues = '{}' or candidate.queue = any(queues))
+            and (workers.queues = '{}' or candidate.queue = any(workers.queues))
             and candidate.task = any(tasks)
         ) then
           place := '@worker:' || candidate.queue || '/' || candidate.task;
@@ -563,12 +559,28 @@ begin
         rooms := rooms || jsonb_build_object(one, (rooms ->> one)::bigint - 1);
       end loop;
       admitted := admitted + 1;
+      if candidate.queue <> all(admit.queues) then
+        admit.queues := admit.queues || candidate.queue;
+      end if;
       has_progress := true;
       last_turn := turn;
       stays := 0;
     end loop;
 
-    if last_turn is not null and has_many then
+    if last_turn is not null and (
+      exists (
+        select
+        from "pgqueue".jobs
+        where blocked_on collate "C" = line
+          and coalesce(tenant, '') > last_turn
+      )
+      or exists (
+        select
+        from "pgqueue".jobs
+        where blocked_on collate "C" = line
+          and coalesce(tenant, '') < last_turn
+      )
+    ) then
       insert into "pgqueue".limit_turns (name, tenant)
       values (line, last_turn)
       on conflict (name) do update
@@ -576,6 +588,8 @@ begin
     end if;
   end loop;
 
+  -- So far only a rate has said when it opens.
+  moving := slots <> '{}' or admitted > 0 or wait is not null;
   if steps >= most then
     wait := 0;
   end if;
@@ -590,7 +604,10 @@ begin
         then 1
     end
   );
-  wait := greatest(wait, 0);
+  -- Of nulls greatest() would make 0.
+  if wait < 0 then
+    wait := 0;
+  end if;
   return next;
 end
 $$;
@@ -1209,7 +1226,9 @@ declare
 begin
   foreach template in array names loop
     filled := template;
-    for part in select found from regexp_matches(template, '\{([a-z_][a-z0-9_]*)\}', 'gi') as found loop
+    for part in
+      select braces.field from regexp_matches(template, '\{([A-Za-z_][A-Za-z0-9_]*)\}', 'g') as braces (field)
+    loop
       if part[1] = 'tenant' and tenant is null or known ->> part[1] is null then
         if starts_with(template, 'ordered:') then
           raise exception 'ordered_by names {%}, which this job does not have', part[1]
