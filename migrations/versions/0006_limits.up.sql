@@ -294,7 +294,9 @@ returns table (
   -- Seconds until a pass may have something to do; null when nothing waits.
   wait double precision,
   -- Whether what waits may come in without anybody's doing: slots are held, or a rate opens.
-  moving boolean
+  moving boolean,
+  -- Whether somebody was let in before and is not claimed yet.
+  unclaimed boolean
 )
 language plpgsql
 set search_path = pg_catalog
@@ -335,6 +337,7 @@ begin
   admitted := 0;
   queues := '{}';
   moving := false;
+  unclaimed := false;
   lowest_live := lowest;
   reached := after;
   if not ran then
@@ -452,6 +455,8 @@ begin
     (select min(admitted_seq) from pgqueue.jobs where admitted_seq >= lowest),
     (select last_value + is_called::integer from pgqueue.admitted_seq)
   );
+
+  unclaimed := exists (select from jsonb_each_text(unstarted) where value <> '0');
 
   -- Newcomers go to the line of the first of their limits that is full, and of several tenants each
   -- as many as the others.

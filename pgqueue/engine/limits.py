@@ -45,6 +45,8 @@ class Pass(NamedTuple):
     """Seconds until there may be something to do; None when nothing waits."""
     moving: bool
     """Whether what waits may come in without anybody's doing."""
+    unclaimed: bool
+    """Whether somebody was let in before and is not claimed yet: who let him in may have died."""
 
     @property
     def place(self) -> Place:

@@ -2,7 +2,7 @@
 
 -- One pass of admission; see the function.
 -- name: admit
-select ran, admitted, queues, lowest_live, reached, wait, moving
+select ran, admitted, queues, lowest_live, reached, wait, moving, unclaimed
 from pgqueue.admit(
   named => %(named)s::text[],
   lowest => %(lowest)s,

@@ -71,8 +71,9 @@ class Admission:
             self._hand.freed |= freed
             return passed
         self.place = passed.place
-        if passed.admitted:
+        if passed.admitted or passed.unclaimed:
             self._let_in()
+        if passed.admitted:
             if not self._are_ours(passed.queues) or not self._has_room(passed.admitted):
                 await link.execute(ring(self._sql, self._settings.channel, ""))
         return passed
