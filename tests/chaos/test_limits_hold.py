@@ -16,8 +16,10 @@ from pgqueue import Limit, PgQueue
 from proving import rows, value
 
 RECORD = (
-    "create table public.record (at timestamptz not null, line bigserial, job_id bigint not null, "
-    "name text not null, change integer not null)",
+    (
+        "create table public.record (at timestamptz not null, line bigserial, job_id bigint not null, "
+        "name text not null, change integer not null)"
+    ),
     # Claims are stamped before they are committed, and ends, too: what follows an end is later.
     """
     create function public.record() returns trigger language plpgsql as $$
@@ -33,8 +35,10 @@ RECORD = (
       return coalesce(new, old);
     end $$
     """,
-    "create trigger record before update or delete on pgqueue.jobs "
-    "for each row execute function public.record()",
+    (
+        "create trigger record before update or delete on pgqueue.jobs "
+        "for each row execute function public.record()"
+    ),
 )
 
 
