@@ -87,7 +87,7 @@ def run_worker(
         before(pgq)
     worker = pgq.worker(**options)
     if line is not None:
-        line.attend(worker.stop)
+        line.attend(worker)
     asyncio.run(worker.run())
     pgq.close()
     if worker.has_lingering_threads:

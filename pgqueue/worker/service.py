@@ -33,7 +33,7 @@ from pgqueue.worker.heart import GAP_BEATS, Heart
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.options import WorkerOptions
-from pgqueue.worker.shutdown import on_signals
+from pgqueue.worker.shutdown import leave_at_second_signal
 from pgqueue.worker.statistics import Done, StatsLine, tell_unknown_tasks
 from pgqueue.worker.strays import Strays
 from pgqueue.worker.ticker import Ticker
@@ -101,6 +101,7 @@ class Worker:
         self._ticker = Ticker(sql, self._upkeep_link, settings, self._listener, self._claims.wake)
         self._loop_seen = time.monotonic()
         self._stopping = ""
+        self.take_signals = leave_at_second_signal
 
     @property
     def has_lingering_threads(self) -> bool:
@@ -137,7 +138,7 @@ class Worker:
         )
         self._chores = self._new_chores()
         self._upkeep = Upkeep(self._duties(), self._upkeep_link.connected)
-        undo_signals = on_signals(self.stop)
+        undo_signals = self.take_signals(self.stop)
         self._heart.start()
         if self._health is not None:
             self._health.start()

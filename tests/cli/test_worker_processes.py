@@ -24,6 +24,11 @@ HELD_BY = (
     "select count(*) from pgqueue.jobs join pgqueue.workers on workers.id = worker_id "
     "where workers.pid = %s"
 )
+SIGNALLED_AT_START = """
+import signal
+from pgqueue.events import WorkerStarted, subscribe
+subscribe(lambda event: os.kill(os.getpid(), signal.SIGTERM), {WorkerStarted})
+"""
 RUNNING = "select count(*) from pgqueue.jobs where state = 'running'"
 
 
@@ -146,6 +151,16 @@ def test_the_setting_counts_processes_and_one_is_the_plain_worker(
     plain.process.send_signal(signal.SIGTERM)
     assert plain.ends() == 0
     assert plain.told("supervisor started") == []
+
+
+def test_a_signal_that_comes_just_as_a_worker_starts_is_not_lost(
+    start: Callable[..., Supervisor], folder: Path, app: str
+) -> None:
+    with (folder / f"{app}.py").open("a", encoding="utf-8") as module:
+        module.write(SIGNALLED_AT_START)
+    running = start()
+    told = running.waits(lambda: running.told("worker is stopping"))
+    assert told[0]["reason"] == "SIGTERM"
 
 
 def test_one_address_answers_for_all_processes(
