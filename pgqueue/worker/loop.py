@@ -9,7 +9,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
 from pgqueue.db.run import ask_at_once
 from pgqueue.engine.claim import (
@@ -28,6 +27,7 @@ from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
 from pgqueue.worker.pace import Pace
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.slots import Slots, handed_back
+from pgqueue.worker.waiting import set_within
 
 WINDOW_KEY = "schedule:"
 """What the unique keys of windows' jobs begin with."""
@@ -156,8 +156,7 @@ class ClaimLoop:
             await asyncio.sleep(0)
             return
         wait = max(0.0, self._next_poll - time.monotonic()) if self._may_claim() else None
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), wait)
+        await set_within(self._wake, wait)
         self._wake.clear()
 
     async def _round(self) -> None:

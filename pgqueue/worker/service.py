@@ -168,15 +168,17 @@ class Worker:
         claims = asyncio.create_task(self._claims.run(), name="claims")
         try:
             await self._until_done(claims)
+        except asyncio.CancelledError:
+            # Whoever runs us wants an end now: no patience with handlers.
+            self.stop("cancelled")
+            raise
         finally:
-            self._upkeep.stop()
-            await asyncio.wait([upkeep], timeout=CANCEL_GRACE)
-            if not upkeep.done():
-                await self._upkeep_link.close()
-            await self._chores.close()
-            for task in (upkeep, *background):
-                task.cancel()
-            await asyncio.gather(upkeep, *background, return_exceptions=True)
+            try:
+                await self._wind_up(claims, upkeep)
+            finally:
+                await _end([claims, upkeep, *background])
+        if not claims.cancelled() and (error := claims.exception()) is not None:
+            raise error
 
     async def _until_done(self, claims: asyncio.Task[None]) -> None:
         while not self._stopping and not claims.done():
@@ -185,18 +187,23 @@ class Worker:
         if patience is None:
             patience = self._settings.shutdown_timeout
         await asyncio.wait([claims], timeout=patience)
+
+    async def _wind_up(self, claims: asyncio.Task[None], upkeep: asyncio.Task[None]) -> None:
         if not claims.done():
             self._claims.cancel_running()
             await asyncio.wait([claims], timeout=CANCEL_GRACE)
-        if not claims.done():
-            claims.cancel()
-            await asyncio.wait([claims])
-        if not claims.cancelled() and (error := claims.exception()) is not None:
-            raise error
+        self._upkeep.stop()
+        await asyncio.wait([upkeep], timeout=CANCEL_GRACE)
+        if not upkeep.done():
+            await self._upkeep_link.close()
+        await self._chores.close()
 
     async def _stop_when_idle(self) -> None:
         link = Link("windows", self._conninfo)
-        await self._ticker.until_idle(self._claims, link, ticks=self._ticks)
+        try:
+            await self._ticker.until_idle(self._claims, link, ticks=self._ticks)
+        finally:
+            await link.close()
         self.stop("nothing left to do")
 
     async def _watch_loop(self) -> None:
@@ -357,3 +364,13 @@ class Worker:
         with connect(self._conninfo()) as connection:
             self._id = run(connection, self._registration())
         self._event_loop.call_soon_threadsafe(self._claims.resume)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    # One that waits for a database which says nothing ends with its link, right after this.
+    done, _ = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+    for task in done:
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as forgotten

@@ -25,6 +25,7 @@ from pgqueue.events import SupervisorStarted, WorkerProcessEnded, emit
 from pgqueue.worker.health import AnswerServer
 from pgqueue.worker.shutdown import HURRIED_EXIT
 from pgqueue.worker.supervised import manner_of
+from pgqueue.worker.waiting import set_within
 
 LINE_OPTION = "--supervisor-line"
 """How a process is told the number of its end of the line."""
@@ -209,8 +210,7 @@ class Supervisor:
         wait = process.wait_before_next(lived)
         process.absence = f"{manner} and is started again"
         emit(WorkerProcessEnded(process.number, process.pid, manner, lived, wait))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), wait)
+        await set_within(self._stopped, wait)
 
     def _give_up(self, code: int) -> None:
         if code <= 0:
