@@ -92,6 +92,11 @@ class Runner:
         """Note that somebody wants this running job cancelled; the caller then cancels `run`."""
         if key in self._running:
             self._running[key].cancel_requested = True
+            self.stop(key)
+
+    def stop(self, key: Try) -> None:
+        """Note that the worker ends this running try; the caller then cancels `run`."""
+        if key in self._running:
             self._running[key].stop()
 
     async def _settle(self, job: ClaimedJob, running: RunningJob) -> Settled:

@@ -62,7 +62,8 @@ class Slots:
 
     def cancel_all(self) -> None:
         """End every handler; their jobs are handed back without costing an attempt."""
-        for slot in self._by_try.values():
+        for key, slot in self._by_try.items():
+            self._runner.stop(key)
             slot.cancel()
 
     async def _slot(self) -> None:

@@ -59,6 +59,22 @@ async def test_a_handler_that_cancels_its_own_task_harms_no_other_job(
     assert ("waits", "completed", 5, 1) in rows(database, ended)
 
 
+async def test_a_handler_that_cancels_itself_and_waits_has_failed(
+    database: str, pgq: PgQueue
+) -> None:
+    @pgq.task
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    cancels_itself.enqueue()
+    await _drained(pgq)
+    found = "select state, attempt, errors -> 0 ->> 'type' from pgqueue.finished_jobs"
+    assert rows(database, found) == [("failed", 1, "CancelledError")]
+
+
 class _Runner:
     """Ends each job at once, without ever waiting."""
 
