@@ -57,7 +57,7 @@ class Conveyor:
             endings=Endings(redact, Rollout(sql, pools).is_on),
             on_no_partition=lambda: hurry("partitions"),
         )
-        slots = Slots(self.runner, self.hand, pace, concurrency)
+        self.slots = slots = Slots(self.runner, self.hand, pace, concurrency)
         self.claims = ClaimLoop(
             sql=sql,
             link=claiming,

@@ -66,6 +66,8 @@ class Runner:
         self._running: dict[Try, RunningJob] = {}
         self.lingering: set[asyncio.Future[Any]] = set()
         """Threads that still run although their job has ended here: timed out or handed back."""
+        self.on_late_end: Callable[[], None] = _nothing
+        """Called when one of them has ended after all."""
 
     async def run(self, job: ClaimedJob) -> Settled | None:
         """Run the handler; None when the lease was lost meanwhile and nothing is to be written.
@@ -191,8 +193,12 @@ class Runner:
 
     def _ended_late(self, future: asyncio.Future[Any]) -> None:
         self.lingering.discard(future)
+        self.on_late_end()
         if not future.cancelled():
             future.exception()  # looked at, so that asyncio does not report it as forgotten
+
+
+def _nothing() -> None: ...
 
 
 def _carried(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:

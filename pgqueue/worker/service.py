@@ -104,9 +104,10 @@ class Worker:
         self.take_signals = leave_at_second_signal
 
     @property
-    def has_lingering_threads(self) -> bool:
-        """Whether threads still run that could not be stopped; only leaving the process does."""
-        return bool(self._conveyor.runner.lingering)
+    def has_lingering_handlers(self) -> bool:
+        """Whether handlers still run that did not heed their end; only leaving the process ends
+        them."""
+        return bool(self._conveyor.runner.lingering) or self._conveyor.slots.is_busy
 
     # -- life ------------------------------------------------------------------
 

@@ -42,10 +42,18 @@ class Slots:
         self._turn_ends = 0.0
         self._resting: deque[asyncio.Future[None]] = deque()
         self._is_passing_on = False
+        runner.on_late_end = self._thread_freed
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether handlers still run."""
+        return bool(self._by_try)
 
     def fill(self) -> None:
         """Start as many slots as there are jobs that wait and room for."""
-        for _ in range(min(len(self._hand.waiting), self._concurrency - len(self._slots))):
+        # A slot that has no room ends at once, and would be started again at once.
+        room = self._concurrency - len(self._slots) - len(self._runner.lingering)
+        for _ in range(min(len(self._hand.waiting), room)):
             slot = asyncio.create_task(self._slot(), name="slot")
             self._slots.add(slot)
             slot.add_done_callback(self._slot_ended)
@@ -127,6 +135,10 @@ class Slots:
                 break
         if self._resting:
             self._pass_on_soon()
+
+    def _thread_freed(self) -> None:
+        self.fill()
+        self._hand.on_free()
 
     def _slot_ended(self, slot: asyncio.Task[None]) -> None:
         self._slots.discard(slot)

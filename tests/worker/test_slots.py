@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -81,9 +82,23 @@ class _Runner:
     def __init__(self) -> None:
         self.ran: list[int] = []
         self.lingering: set[Any] = set()
+        self.on_late_end: Callable[[], None] = lambda: None
 
     async def run(self, job: ClaimedJob) -> None:
         self.ran.append(job.id)
+
+
+async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_costs_nothing_meanwhile() -> None:
+    runner, hand = _Runner(), Hand()
+    slots = Slots(runner, hand, Pace(1, 0.0), 1)  # type: ignore[arg-type]  # ends jobs at once
+    runner.lingering.add("a thread of a job that has ended")
+    hand.waiting.append(_job(1))
+    slots.fill()
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "slot"]
+    runner.lingering.clear()
+    runner.on_late_end()
+    await asyncio.sleep(0)
+    assert runner.ran == [1]
 
 
 def _job(job_id: int) -> ClaimedJob:
