@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -23,7 +22,7 @@ from pgqueue.engine import enqueue, inspect
 from pgqueue.engine.notify import Bell
 from pgqueue.engine.result import polls, value_of
 from pgqueue.errors import ConfigError, NotMigrated
-from pgqueue.job import Job, Json, NewJob, NewJobs, Retry
+from pgqueue.job import Job, Json, NewJob, NewJobs, Retry, with_results
 from pgqueue.maintenance import Maintenance
 from pgqueue.operations import Operations, checked_id
 from pgqueue.schedule.store import Schedule
@@ -176,7 +175,7 @@ class PgQueue(Operations, Maintenance, Scheduling):
             await asyncio.sleep(next(waits))
 
     def _known(self, job: Job) -> Job:
-        return replace(job, _results=self)
+        return with_results(job, self)
 
     # -- work ----------------------------------------------------------------
 
