@@ -10,9 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from pgqueue.db.run import ask_at_once
 from pgqueue.engine.claim import (
-    STEADY_PLAN_NOT_DURABLE,
     Claimed,
     claim_jobs,
     claimed_of_rows,
@@ -37,6 +35,10 @@ BATCH = 500
 FIRST_REST = 0.01
 """Seconds until the next look for work after one that found none, doubled each time up to the poll
 interval, or LISTENING_REST while hints get through."""
+
+HINTED_SHARE = 0.2
+"""Share of the time that looks may take which hints ask for: a fleet may send hundreds a second,
+and behind a held snapshot a look is slow."""
 
 KEEP_WAITING = 1.0
 """Seconds after which claimed jobs that found no free slot are given back to the fleet."""
@@ -80,7 +82,7 @@ class ClaimLoop:
         self._claiming = True
         self._held_off = False
         self._has_more = False
-        self._next_poll = 0.0
+        self._next_poll = self._earliest_look = 0.0
         self._rest = FIRST_REST
         self.took_at = 0.0
         """When a claim brought jobs last, on the monotonic clock."""
@@ -94,9 +96,9 @@ class ClaimLoop:
     # -- from outside ----------------------------------------------------------
 
     def wake(self) -> None:
-        """Look for work now."""
+        """Look for work now, or as soon as the last look is paid for."""
         self._rest = FIRST_REST
-        self._next_poll = 0.0
+        self._next_poll = self._earliest_look
         self._wake.set()
 
     def reconciled(self, lost_replies: int) -> None:
@@ -175,7 +177,7 @@ class ClaimLoop:
         if was_empty and self._found_nothing and self._reconciled == self.lost_replies:
             self.idle.set()
         elif not was_empty and self._hand.is_empty:
-            self._next_poll = 0.0
+            self._next_poll = self._earliest_look
 
     async def _claim(self, room: int) -> None:
         began = time.monotonic()
@@ -192,7 +194,7 @@ class ClaimLoop:
         )
         self._hand.leases_in_flight.add(lease)
         try:
-            *_, rows = await self._link.execute(ask_at_once(STEADY_PLAN_NOT_DURABLE, claim))
+            (rows,) = await self._link.ask(claim)
         finally:
             # No turn of the event loop until the jobs are in hand, or they would count as strays.
             self._hand.leases_in_flight.discard(lease)
@@ -213,6 +215,7 @@ class ClaimLoop:
         found = await self._link.execute(find_lanes(self._sql))
         # The walk over the lanes passes dead entries, too: it may take 5 % of the time.
         cost = time.monotonic() - now
+        self._earliest_look = now + min(10.0, cost / HINTED_SHARE)
         self._lanes.found((queue, priority) for queue, priority, due_in in found if due_in <= 0)
         self._has_more = len(self._lanes) > 0
         self._found_nothing = not self._has_more
