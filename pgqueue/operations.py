@@ -21,6 +21,7 @@ from pgqueue.engine.retry_jobs import Edit, Preview, Retried, merged
 from pgqueue.engine.why import Cause
 from pgqueue.errors import ConfigError, PayloadInvalid
 from pgqueue.job import Json, is_storable
+from pgqueue.schedule.release import let_go
 from pgqueue.settings import Settings
 from pgqueue.tasks.names import checked_queue
 from pgqueue.tasks.registry import Registry
@@ -264,10 +265,16 @@ class Operations(ABC):
         yield from ring(self.sql, self.settings.channel, "")
         return result
 
+    def _back_in_turn(self, steps: Steps[T]) -> Steps[T]:
+        """`steps`, which bring jobs back; those of windows go on where no other one runs."""
+        result = yield from steps
+        yield from let_go(self.sql)
+        return result
+
     def _retry(self, job_ids: tuple[int, ...], by: Operator | None) -> Steps[Retried]:
         ids = checked_ids(job_ids)
         steps = retry_jobs.retry_jobs(self.sql, ids, acting(by), self._tries())
-        return self._rung(steps)
+        return self._rung(self._back_in_turn(steps))
 
     def _preview_retry(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
         return retry_jobs.preview_retry(self.sql, checked_filter(wanted), checked_limit(limit))
@@ -277,7 +284,7 @@ class Operations(ABC):
     ) -> Steps[Retried]:
         fit, most = checked_filter(wanted), checked_limit(limit)
         steps = retry_jobs.retry_matching(self.sql, fit, acting(by), self._tries(), most)
-        return self._rung(steps)
+        return self._rung(self._back_in_turn(steps))
 
     def _replay(
         self,
@@ -291,7 +298,7 @@ class Operations(ABC):
         edit = self._edit(payload, merge)
         operator = acting(by)
         steps = retry_jobs.replay_job(self.sql, checked_id(job_id), edit, operator, self._tries())
-        return self._rung(steps)
+        return self._rung(self._back_in_turn(steps))
 
     def _preview_replay(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
         fit, most = checked_filter(wanted), checked_limit(limit)
@@ -312,7 +319,7 @@ class Operations(ABC):
             tries=self._tries(),
             limit=checked_limit(limit),
         )
-        return self._rung(steps)
+        return self._rung(self._back_in_turn(steps))
 
     def _edit(self, payload: Mapping[str, Json] | None, merge: Mapping[str, Json] | None) -> Edit:
         def edit(task: str, old: Mapping[str, Json]) -> Mapping[str, Json]:

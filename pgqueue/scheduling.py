@@ -113,7 +113,7 @@ class Scheduling(ABC):
 
         One that code declares comes back when a worker starts. Raises ScheduleNotFound.
         """
-        self._run(deeds.remove_schedule(self.sql, name, acting(by)), None)
+        self._run(in_transaction(deeds.remove_schedule(self.sql, name, acting(by))), None)
 
     # -- stop and go ---------------------------------------------------------------
 
@@ -148,8 +148,8 @@ class Scheduling(ABC):
 
     def plan_backfill(self, name: str, start: datetime, end: datetime) -> list[Window]:
         """The windows in [start, end) that were never run, oldest first; changes nothing."""
-        steps = backfill.plan_backfill(self.sql, name, start, end)
-        return self._run(in_transaction(steps), None)
+        steps = backfill.plan_backfill(self.sql, name, start, end, backfill.PLAN_LIMIT)
+        return self._run(steps, None)
 
     def backfill(
         self,
@@ -174,7 +174,8 @@ class Scheduling(ABC):
 
     def cancel_backfill(self, backfill_id: int, *, by: Operator | None = None) -> bool:
         """Stop a backfill: what runs goes on to its end; False when it had ended."""
-        return self._run(backfill.cancel_backfill(self.sql, backfill_id, acting(by)), None)
+        steps = backfill.cancel_backfill(self.sql, backfill_id, acting(by))
+        return self._run(in_transaction(steps), None)
 
     def list_backfills(self, name: str | None = None) -> list[dict[str, Any]]:
         """The rows of the view backfill_status, newest first."""
@@ -193,7 +194,7 @@ class Scheduling(ABC):
         if not 1 <= count <= MOST:
             raise ConfigError(f"count {count!r} is not valid: 1 to {MOST}")
         steps = deeds.next_fires(self.sql, name, count, after)
-        return self._run(in_transaction(steps), None)
+        return self._run(steps, None)
 
     def list_windows(
         self, schedule: str | None = None, *, state: str | None = None, limit: int = 100

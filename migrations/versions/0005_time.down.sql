@@ -2,6 +2,10 @@ drop view pgqueue.schedule_health;
 drop view pgqueue.backfill_status;
 drop view pgqueue.window_status;
 
+drop function pgqueue.is_span_completed(bigint, timestamptz, timestamptz);
+drop function pgqueue.window_outcome(bigint, timestamptz);
+drop function pgqueue.window_key(bigint, timestamptz, text);
+
 -- The schema before knows of no windows that wait, have no job, or were asked for by hand.
 update pgqueue.jobs
 set state = 'queued'

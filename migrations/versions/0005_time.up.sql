@@ -99,6 +99,52 @@ create index windows_backfill on pgqueue.windows (backfill_id, window_start)
   where backfill_id is not null and outcome is null;
 create index windows_job on pgqueue.windows (job_id) where job_id is not null;
 
+-- The unique key of a window's job.
+create function pgqueue.window_key(
+  schedule bigint, window_start timestamptz, mode text
+) returns text
+language sql stable
+as $$
+  select 'schedule:' || schedule || ':' || extract(epoch from window_start)::bigint || ':' || mode
+$$;
+
+-- How the window of this job ended: null while the job lives, `lost` where it was deleted.
+create function pgqueue.window_outcome(job bigint, since timestamptz) returns text
+language sql stable
+as $$
+  select case
+    when not exists (select from pgqueue.jobs where jobs.id = job) then coalesce(
+      (
+        select finished_jobs.state
+        from pgqueue.finished_jobs
+        where finished_jobs.id = job
+          and finished_jobs.finished_at >= since
+        order by finished_jobs.finished_at desc
+        limit 1
+      ),
+      'lost'
+    )
+  end
+$$;
+
+-- Whether a schedule has a completed window of exactly this span, which others may wait for.
+create function pgqueue.is_span_completed(
+  schedule bigint, span_start timestamptz, span_end timestamptz
+) returns boolean
+language sql stable
+as $$
+  select exists (
+    select
+    from pgqueue.windows
+    where windows.schedule_id = schedule
+      and windows.window_start = span_start
+      and windows.window_end = span_end
+      and coalesce(
+        windows.outcome, pgqueue.window_outcome(windows.job_id, windows.created_at)
+      ) = 'completed'
+  )
+$$;
+
 insert into pgqueue.chores (name, every)
 values ('windows', interval '10 seconds');
 

@@ -1,29 +1,37 @@
 -- Backfills: windows of the past, a few at a time.
 
--- Backfills that are not finished, oldest first, with the schedule's part of their jobs; one that
--- another ticker works on is skipped.
+-- Backfills with something to do, oldest first: with room for more windows, or over. How many of
+-- their windows wait or run. One that another ticker works on is skipped, and one whose schedule is
+-- held or is to be tried again later.
 -- name: lock_backfills
 select
-  backfills.id, backfills.reached, backfills.range_end, backfills.cancelled_at is not null,
-  (
-    select count(*)
-    from (
-      select
-      from pgqueue.windows
-      left join pgqueue.jobs on jobs.id = windows.job_id
-      where windows.backfill_id = backfills.id
-        and windows.outcome is null
-        and (windows.held or jobs.id is not null)
-      limit 1000
-    ) as open_ones
-  ) as open,
-  schedules.name
+  backfills.id, backfills.reached, backfills.range_end, open_ones.number,
+  backfills.cancelled_at is not null or backfills.reached >= backfills.range_end as is_over,
+  schedules.id as schedule_id, schedules.name
 from pgqueue.backfills
 join pgqueue.schedules on schedules.id = backfills.schedule_id
+cross join lateral (
+  select count(*) as number
+  from (
+    select
+    from pgqueue.windows
+    left join pgqueue.jobs on jobs.id = windows.job_id
+    where windows.backfill_id = backfills.id
+      and windows.outcome is null
+      and (windows.held or jobs.id is not null)
+    limit %(most)s
+  ) as counted
+) as open_ones
 where backfills.finished_at is null
+  and (schedules.retry_at is null or schedules.retry_at <= pgqueue.clock())
+  and case
+    when backfills.cancelled_at is not null or backfills.reached >= backfills.range_end
+      then open_ones.number = 0
+    else open_ones.number < %(most)s
+  end
 order by backfills.id
 limit 20
-for update of backfills skip locked
+for update of backfills, schedules skip locked
 
 -- name: advance_backfill
 update pgqueue.backfills
@@ -57,15 +65,22 @@ with
 select id
 from added_backfill
 
--- An unfinished backfill of the same range: asking for it again goes on with it.
--- name: find_backfill
-select id
-from pgqueue.backfills
+-- An unfinished backfill of the same range: asking for it again goes on with it, so many at a time.
+-- name: continue_backfill
+update pgqueue.backfills
+set concurrency = %(concurrency)s
 where schedule_id = %(schedule_id)s
   and range_start = %(range_start)s
   and range_end = %(range_end)s
   and finished_at is null
   and cancelled_at is null
+returning id
+
+-- name: lock_backfill
+select id
+from pgqueue.backfills
+where id = %(id)s
+for update
 
 -- Stops a backfill: what is under way ends, what waits is cancelled. Returns the jobs that wait.
 -- name: cancel_backfill

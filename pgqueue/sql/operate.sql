@@ -65,6 +65,18 @@ cross join lateral (
   limit 1
 ) as ended
 
+-- Locks the schedules whose windows these jobs are: no tick lets another one start meanwhile.
+-- name: lock_schedules_of_jobs
+select id
+from pgqueue.schedules
+where id = any(array(
+  select schedule_id
+  from pgqueue.windows
+  where job_id = any(%(ids)s::bigint[])
+))
+order by id
+for no key update
+
 -- Moves finished jobs back into their queues under their ids. The insert comes first and the delete
 -- follows what it inserted: a job whose unique key is taken stays where it is. Rows that another
 -- operator holds are skipped. `tries` says how many a task's policy gives; null is one.
@@ -100,14 +112,25 @@ with
     left join unnest(%(tasks)s::text[], %(tries)s::integer[]) as policy (task, tries)
       on policy.task = held.task
   ),
+  -- The job of a window waits for its turn again: its successor may be under way.
+  in_turn as materialized (
+    select windows.job_id
+    from pgqueue.windows
+    join pgqueue.schedules on schedules.id = windows.schedule_id
+    where windows.job_id = any(array(select id from targets))
+      and windows.backfill_id is null
+      and schedules.overlap <> 'allow'
+  ),
   revived_jobs as (
     insert into pgqueue.jobs (
-      id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at, scheduled_at,
-      attempt, max_attempts, started_at, created_at, timeout, errors, headers, workflow_id,
-      expires_at
+      id, task, queue, state, priority, payload, tenant, tags, unique_key, limits, run_at,
+      scheduled_at, attempt, max_attempts, started_at, created_at, timeout, errors, headers,
+      workflow_id, expires_at
     )
     select
-      id, task, queue, priority, payload, tenant, tags, unique_key, limits, pgqueue.clock_now(),
+      id, task, queue,
+      case when id in (select job_id from in_turn) then 'waiting' else 'queued' end,
+      priority, payload, tenant, tags, unique_key, limits, pgqueue.clock_now(),
       scheduled_at, attempt, max_attempts, started_at, created_at, timeout, errors, headers,
       workflow_id,
       -- A time that has passed would end it again at once.
@@ -120,7 +143,11 @@ with
   -- The windows they are the jobs of are open again.
   reopened_windows as (
     update pgqueue.windows
-    set outcome = null, started_at = null, finished_at = null
+    set
+      outcome = null,
+      started_at = null,
+      finished_at = null,
+      held = job_id in (select in_turn.job_id from in_turn)
     where job_id = any(array(select id from revived_jobs))
   ),
   removed_jobs as (

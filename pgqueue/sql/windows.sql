@@ -104,8 +104,7 @@ with
       asked.tags::text[],
       asked.tenant,
       asked.timeout,
-      'schedule:' || new_windows.schedule_id::text || ':'
-        || extract(epoch from new_windows.window_start)::bigint || ':' || new_windows.mode
+      pgqueue.window_key(new_windows.schedule_id, new_windows.window_start, new_windows.mode)
     from new_windows
     join asked using (schedule_id, window_start)
     where new_windows.job_id is not null
@@ -122,7 +121,7 @@ left join new_jobs on new_jobs.id = new_windows.job_id
 group by new_windows.schedule_id
 
 -- Gives a window another job: a rerun, or a window that goes on to a later end. Returns its job and
--- run; no row comes back while its last job lives.
+-- run; no row comes back while a job of its lives. One of a backfill has no turn to wait for.
 -- name: renew_window
 with
   renewed_window as (
@@ -131,7 +130,7 @@ with
       window_end = %(window_end)s,
       job_id = nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')),
       run = run + 1,
-      held = %(held)s,
+      held = %(held)s and backfill_id is null,
       outcome = null,
       started_at = null,
       finished_at = null,
@@ -142,7 +141,14 @@ with
         from pgqueue.jobs
         where jobs.id = windows.job_id
       )
-    returning id, schedule_id, job_id, run, window_start, mode
+      -- The job of an earlier run may have been brought back by hand.
+      and not exists (
+        select
+        from pgqueue.jobs
+        where jobs.unique_key
+          = pgqueue.window_key(windows.schedule_id, windows.window_start, windows.mode)
+      )
+    returning id, schedule_id, job_id, run, window_start, mode, held
   ),
   new_job as (
     insert into pgqueue.jobs (
@@ -153,14 +159,13 @@ with
       %(task)s,
       %(queue)s,
       %(payload)s::jsonb,
-      case when %(held)s then 'waiting' else 'queued' end,
+      case when held then 'waiting' else 'queued' end,
       %(max_attempts)s,
       %(priority)s,
       %(tags)s::text[],
       %(tenant)s,
       %(timeout)s,
-      'schedule:' || schedule_id::text || ':' || extract(epoch from window_start)::bigint || ':'
-        || mode
+      pgqueue.window_key(schedule_id, window_start, mode)
     from renewed_window
   )
 select job_id, run

@@ -391,6 +391,21 @@ exception
 end
 $$;
 
+CREATE FUNCTION pgqueue.is_span_completed(schedule bigint, span_start timestamp with time zone, span_end timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+  select exists (
+    select
+    from "pgqueue".windows
+    where windows.schedule_id = schedule
+      and windows.window_start = span_start
+      and windows.window_end = span_end
+      and coalesce(
+        windows.outcome, "pgqueue".window_outcome(windows.job_id, windows.created_at)
+      ) = 'completed'
+  )
+$$;
+
 CREATE FUNCTION pgqueue.make_partitions(days_ahead integer DEFAULT 14) RETURNS integer
     LANGUAGE plpgsql
     AS $$
@@ -419,6 +434,30 @@ begin
   end loop;
   return made;
 end
+$$;
+
+CREATE FUNCTION pgqueue.window_key(schedule bigint, window_start timestamp with time zone, mode text) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+  select 'schedule:' || schedule || ':' || extract(epoch from window_start)::bigint || ':' || mode
+$$;
+
+CREATE FUNCTION pgqueue.window_outcome(job bigint, since timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+  select case
+    when not exists (select from "pgqueue".jobs where jobs.id = job) then coalesce(
+      (
+        select finished_jobs.state
+        from "pgqueue".finished_jobs
+        where finished_jobs.id = job
+          and finished_jobs.finished_at >= since
+        order by finished_jobs.finished_at desc
+        limit 1
+      ),
+      'lost'
+    )
+  end
 $$;
 
 CREATE TABLE content.digests (
