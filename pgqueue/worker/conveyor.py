@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from random import random
 
 from pgqueue.db.pools import Pools
+from pgqueue.engine.claim import STEADY, STEADY_NOT_DURABLE
 from pgqueue.settings import Settings
 from pgqueue.tasks.registry import Registry
 from pgqueue.worker.endings import Endings
@@ -44,7 +45,9 @@ class Conveyor:
     ) -> None:
         self.hand = Hand()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgqueue-job")
-        self._links = claiming, writing = Link("claims", conninfo), Link("writer", conninfo)
+        claiming = Link("claims", conninfo, STEADY_NOT_DURABLE)
+        writing = Link("writer", conninfo, STEADY)
+        self._links = (claiming, writing)
         notepad, pace = Notepad(), Pace(concurrency, time.monotonic())
         self.processes = Processes(conninfo, settings.schema_name, notepad)
         self.runner = Runner(

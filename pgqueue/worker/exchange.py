@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 
-from pgqueue.db.run import Statement, ask, ask_at_once
-from pgqueue.engine.claim import STEADY_PLAN
+from pgqueue.db.run import Statement, ask
 from pgqueue.engine.finish import Written, outcome_statements, parted, written_of_rows
 from pgqueue.engine.notes import Note, note_statements, unsaid
 from pgqueue.events import DutyFailed, emit
@@ -50,7 +49,7 @@ class Exchange:
     async def _attempt(self, outcomes: Sequence[Outcome], notes: Sequence[Note]) -> Written:
         said = note_statements(self._sql, notes, time.monotonic()) if notes else []
         writes = outcome_statements(self._sql, outcomes)
-        _, *replies = await self._link.execute(ask_at_once(STEADY_PLAN, *said, *writes))
+        replies = await self._link.ask(*said, *writes)
         written = written_of_rows(outcomes, replies[len(said) :])
         left = unsaid(notes, replies[: len(said)])
         if written.lost or left:

@@ -82,6 +82,7 @@ class ClaimLoop:
         self._claiming = True
         self._held_off = False
         self._has_more = False
+        self._hinted: set[str] = set()
         self._next_poll = self._earliest_look = 0.0
         self._rest = FIRST_REST
         self.took_at = 0.0
@@ -95,8 +96,10 @@ class ClaimLoop:
 
     # -- from outside ----------------------------------------------------------
 
-    def wake(self) -> None:
-        """Look for work now, or as soon as the last look is paid for."""
+    def wake(self, queue: str = "") -> None:
+        """Look for work now, or as soon as the last look is paid for; in `queue` first."""
+        if queue:
+            self._hinted.add(queue)
         self._rest = FIRST_REST
         self._next_poll = self._earliest_look
         self._wake.set()
@@ -170,6 +173,8 @@ class ClaimLoop:
             self._give_up_waiting()
             # It promised slots that did not come: what is given back would be fetched again.
             self._pace.forget(now)
+        if self._hinted:
+            await self._follow_hints()
         if self._may_claim() and now >= self._next_poll:
             await self._look_for_lanes(now)
         if (room := self._wants()) > 0:
@@ -178,6 +183,16 @@ class ClaimLoop:
             self.idle.set()
         elif not was_empty and self._hand.is_empty:
             self._next_poll = self._earliest_look
+
+    async def _follow_hints(self) -> None:
+        """Claim at once where a hint says that there is work: the look costs a round trip."""
+        hinted, self._hinted = self._hinted, set()
+        if self._has_more:
+            return
+        self._lanes.expect(hinted)
+        self._has_more = len(self._lanes) > 0
+        if (room := self._wants()) > 0:
+            await self._claim(min(room, BATCH))
 
     async def _claim(self, room: int) -> None:
         began = time.monotonic()
