@@ -10,7 +10,9 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from pgqueue.db.run import ask_at_once
 from pgqueue.engine.claim import (
+    STEADY_PLAN_NOT_DURABLE,
     Claimed,
     claim_jobs,
     claimed_of_rows,
@@ -209,7 +211,7 @@ class ClaimLoop:
         )
         self._hand.leases_in_flight.add(lease)
         try:
-            (rows,) = await self._link.ask(claim)
+            *_, rows = await self._link.execute(ask_at_once(STEADY_PLAN_NOT_DURABLE, claim))
         finally:
             # No turn of the event loop until the jobs are in hand, or they would count as strays.
             self._hand.leases_in_flight.discard(lease)
