@@ -90,6 +90,7 @@ class ClaimLoop:
         self.took_at = 0.0
         """When a claim brought jobs last, on the monotonic clock."""
         self._found_nothing = False
+        self._room_with_suspects = BATCH
         self._reconciled = 0
         self.lost_replies = 0
         """How often it is unknown what a claim took; see `reconciled`."""
@@ -200,6 +201,9 @@ class ClaimLoop:
         began = time.monotonic()
         sweep = self._lanes.is_sweep_due(began)
         lease = new_lease()
+        with_suspects = not self._hand.holds_suspect()
+        if with_suspects:
+            room = min(room, self._room_with_suspects)
         claim = claim_jobs(
             self._sql,
             self._lanes.order(sweep=sweep),
@@ -207,7 +211,7 @@ class ClaimLoop:
             worker_id=self._worker_id(),
             lease=lease,
             limit=room,
-            suspects=not self._hand.holds_suspect(),
+            suspects=with_suspects,
         )
         self._hand.leases_in_flight.add(lease)
         try:
@@ -220,6 +224,8 @@ class ClaimLoop:
         self._lanes.saw(
             claimed, sweep=sweep, full=claimed.locked >= room, seconds=ended - began, now=ended
         )
+        if with_suspects:
+            self._learn_of_suspects(claimed)
         self._has_more = claimed.locked > 0
         self._found_nothing = sweep and not claimed.locked
         if claimed.locked:
@@ -227,6 +233,15 @@ class ClaimLoop:
         else:
             self._next_poll = min(self._next_poll, ended + self._next_rest())
         self._take(claimed)
+
+    def _learn_of_suspects(self, claimed: Claimed) -> None:
+        # After a crash at full speed there are hundreds, one beside the other. One is kept, the rest
+        # is handed back: 300 of them were claimed 44,000 times.
+        found = sum(job.suspect for job in claimed.jobs)
+        if found > 1:
+            self._room_with_suspects = 1
+        elif not found:
+            self._room_with_suspects = min(BATCH, 2 * self._room_with_suspects)
 
     async def _look_for_lanes(self, now: float) -> None:
         found = await self._link.execute(find_lanes(self._sql))
