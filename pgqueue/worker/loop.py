@@ -235,8 +235,8 @@ class ClaimLoop:
         self._take(claimed)
 
     def _learn_of_suspects(self, claimed: Claimed) -> None:
-        # After a crash at full speed there are hundreds, one beside the other. One is kept, the rest
-        # is handed back: 300 of them were claimed 44,000 times.
+        # After a crash at full speed there are hundreds, one beside the other. One is kept, the
+        # rest is handed back: 300 of them were claimed 44,000 times.
         found = sum(job.suspect for job in claimed.jobs)
         if found > 1:
             self._room_with_suspects = 1
