@@ -16,24 +16,22 @@ from pgqueue.engine.cancel import Cancelled, cancel_jobs
 from pgqueue.engine.delete import Deleted
 from pgqueue.engine.filters import JobFilter, checked_filter
 from pgqueue.engine.notify import LISTENING_REST, ring
-from pgqueue.engine.operate import Operator, acting
+from pgqueue.engine.operate import Operator, acting, checked_reason
 from pgqueue.engine.retry_jobs import Edit, Preview, Retried, merged
 from pgqueue.engine.why import Cause
 from pgqueue.errors import ConfigError, PayloadInvalid
-from pgqueue.job import Json, is_storable
+from pgqueue.job import Json
 from pgqueue.schedule.release import let_go
 from pgqueue.settings import Settings
 from pgqueue.tasks.names import checked_queue
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.task import TENANT_LIMIT
-from pgqueue.tasks.values import WITHOUT, checked_text
+from pgqueue.tasks.values import checked_text
 
 T = TypeVar("T")
 
 ALL_JOBS = JobFilter()
 LARGEST_ID = 2**63 - 1
-REASON_LIMIT = 1000
-"""Characters of the reason for a pause."""
 
 
 class Operations(ABC):
@@ -333,11 +331,8 @@ class Operations(ABC):
         return edit
 
     def _pause(self, queue: str, reason: str | None, by: Operator | None) -> Steps[bool]:
-        if reason is not None and (not is_storable(reason) or len(reason) > REASON_LIMIT):
-            raise ConfigError(
-                f"the reason is not valid: text of at most {REASON_LIMIT} characters, {WITHOUT}"
-            )
-        return queues.pause_queue(self.sql, checked_queue(queue), acting(by), reason)
+        why = checked_reason(reason)
+        return queues.pause_queue(self.sql, checked_queue(queue), acting(by), why)
 
     def _resume(self, queue: str, by: Operator | None) -> Steps[bool]:
         steps = queues.resume_queue(self.sql, checked_queue(queue), acting(by))

@@ -79,16 +79,16 @@ def lock_schedule(sql: Sql, name: str) -> Steps[FoundSchedule]:
     return (yield from find_schedule(sql, name))
 
 
-def plan_backfill(
-    sql: Sql, name: str, start: Moment, end: Moment, limit: int
-) -> Steps[list[Window]]:
-    """The windows that a backfill of [start, end) would run: those that were not run yet.
-
-    Of the first `limit` windows of the range.
-    """
+def plan_backfill(sql: Sql, name: str, start: Moment, end: Moment) -> Steps[list[Window]]:
+    """The windows that a backfill of [start, end) would run: those that were not run yet."""
     schedule = yield from find_schedule(sql, name)
     begin, until = _checked_range(schedule, start, end)
-    windows = list(islice(windows_in(schedule.cron, begin, until), limit))
+    windows = list(islice(windows_in(schedule.cron, begin, until), PLAN_LIMIT + 1))
+    if len(windows) > PLAN_LIMIT:
+        raise ConfigError(
+            f"from {begin} to {until} are more than {PLAN_LIMIT:,} windows: plan a shorter range "
+            "(the backfill itself may be as long as you like)"
+        )
     params = {
         "schedule_id": schedule.template.id,
         "window_starts": [window.start for window in windows],

@@ -10,13 +10,14 @@ from itertools import islice
 from typing import Any
 
 from pgqueue.db.run import Statement, Steps
+from pgqueue.engine.filters import STATES
 from pgqueue.engine.operate import Operator
-from pgqueue.errors import ScheduleNotFound, WindowBusy
+from pgqueue.errors import ConfigError, ScheduleNotFound, WindowBusy
 from pgqueue.schedule.backfill import cancel_held, find_schedule, lock_schedule
 from pgqueue.schedule.cron import Moment, instant_of, utc
 from pgqueue.schedule.fill import Mode, put_window, renew_window
 from pgqueue.schedule.release import release_windows
-from pgqueue.schedule.store import schedule_id
+from pgqueue.schedule.store import checked_name, schedule_id
 from pgqueue.schedule.windows import Window
 
 Sql = Mapping[str, str]
@@ -116,19 +117,26 @@ PROBLEM_COLUMNS = (
 )  # fmt: skip
 
 
+WINDOW_STATES = (*STATES, "skipped", "lost")
+
+
 def list_windows(
     sql: Sql, schedule: str | None, state: str | None, limit: int
 ) -> Steps[list[dict[str, Any]]]:
     """The newest windows, of one schedule or of all, with lag and duration."""
+    if state is not None and state not in WINDOW_STATES:
+        raise ConfigError(f"state {state!r} is not valid: {', '.join(WINDOW_STATES)}")
     if schedule is not None:
-        yield from schedule_id(sql, schedule)
+        yield from schedule_id(sql, checked_name(schedule))
     params = {"schedule": schedule, "state": state, "n": limit}
     rows = yield Statement(sql["list_windows"], params)
     return [dict(zip(WINDOW_COLUMNS, row, strict=True)) for row in rows]
 
 
 def list_backfills(sql: Sql, schedule: str | None) -> Steps[list[dict[str, Any]]]:
-    """Backfills, the newest first, with how far they are."""
+    """Backfills, the newest first, with how far they are; raises ScheduleNotFound."""
+    if schedule is not None:
+        yield from schedule_id(sql, checked_name(schedule))
     rows = yield Statement(sql["list_backfills"], {"schedule": schedule})
     return [dict(zip(BACKFILL_COLUMNS, row, strict=True)) for row in rows]
 

@@ -192,6 +192,10 @@ select id, window_mode
 from pgqueue.schedules
 where name = %(name)s
 
+-- Who says which schedule runs after which, one at a time.
+-- name: lock_followers
+select pg_advisory_xact_lock(hashtextextended('pgqueue.schedules after', 0)) is null as locked
+
 -- Which schedules run after this one, however far away.
 -- name: find_followers
 with recursive followers as (
