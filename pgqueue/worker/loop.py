@@ -10,9 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from pgqueue.db.run import ask_at_once
 from pgqueue.engine.claim import (
-    STEADY_PLAN_NOT_DURABLE,
     Claimed,
     claim_jobs,
     claimed_of_rows,
@@ -215,7 +213,7 @@ class ClaimLoop:
         )
         self._hand.leases_in_flight.add(lease)
         try:
-            *_, rows = await self._link.execute(ask_at_once(STEADY_PLAN_NOT_DURABLE, claim))
+            (rows,) = await self._link.ask(claim)
         finally:
             # No turn of the event loop until the jobs are in hand, or they would count as strays.
             self._hand.leases_in_flight.discard(lease)
