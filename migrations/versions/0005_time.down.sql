@@ -18,8 +18,17 @@ where mode = 'manual';
 delete from pgqueue.chores
 where name = 'windows';
 
+delete from pgqueue.retention
+where state_group = 'windows';
+
+alter table pgqueue.retention
+  drop constraint retention_windows,
+  drop constraint retention_state_group,
+  add constraint retention_state_group check (state_group in ('completed', 'failed'));
+
 alter table pgqueue.windows
   drop column held,
+  drop column due_at,
   drop column backfill_id,
   drop column outcome,
   drop column started_at,
@@ -46,7 +55,9 @@ alter table pgqueue.schedules
   drop column declared,
   drop column paused_at,
   drop column paused_by,
-  drop column pause_reason;
+  drop column pause_reason,
+  drop constraint schedules_delay,
+  add constraint schedules_delay check (delay >= 0 and delay < 'infinity');
 
 create view pgqueue.window_status as
 select

@@ -1,4 +1,4 @@
-"""Delete what nobody needs any more: expired keys, logs without a job, old audit entries."""
+"""Delete what nobody needs any more: expired keys, logs without a job, old entries and windows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def sweep(sql: Sql) -> Steps[int]:
     keys = yield from _until_none(Statement(sql["sweep_unique_keys"]))
     entries = yield from _until_none(Statement(sql["sweep_audit_log"], {"days": AUDIT_DAYS}))
     lines = yield from _sweep_logs(sql)
-    return keys + entries + lines
+    windows = yield from _until_none(Statement(sql["sweep_windows"]))
+    backfills = yield Statement(sql["sweep_backfills"])
+    return keys + entries + lines + windows + len(backfills)
 
 
 def _until_none(statement: Statement) -> Steps[int]:

@@ -56,7 +56,7 @@ with
   ),
   new_windows as (
     insert into pgqueue.windows (
-      schedule_id, window_start, window_end, mode, job_id, held, backfill_id, outcome
+      schedule_id, window_start, window_end, mode, job_id, held, due_at, backfill_id, outcome
     )
     select
       schedule_id,
@@ -65,6 +65,7 @@ with
       %(mode)s,
       case when not is_skipped then nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')) end,
       is_held,
+      run_at,
       %(backfill_id)s::bigint,
       case when is_skipped then 'skipped' end
     from asked
@@ -131,6 +132,7 @@ with
       job_id = nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')),
       run = run + 1,
       held = %(held)s and backfill_id is null,
+      due_at = pgqueue.clock_now(),
       outcome = null,
       started_at = null,
       finished_at = null,
@@ -242,3 +244,54 @@ select windows.id, schedules.name, windows.window_start, windows.window_end, win
 from pgqueue.windows
 join pgqueue.schedules on schedules.id = windows.schedule_id
 where windows.id = %(id)s
+
+-- Deletes up to 1000 windows that ended and are older than the table `retention` keeps them; without
+-- a row there they stay. Of each schedule the newest stays, and the newest completed one of those
+-- whose next window begins where that ends.
+-- name: sweep_windows
+with
+  kept as materialized (
+    select pgqueue.clock() - keep as since
+    from pgqueue.retention
+    where state_group = 'windows'
+  ),
+  old_windows as materialized (
+    select old_ones.tid
+    from kept
+    cross join pgqueue.schedules
+    cross join lateral (
+      select window_start
+      from pgqueue.windows
+      where windows.schedule_id = schedules.id
+        and (schedules.window_mode = 'window' or windows.outcome = 'completed')
+      order by window_start desc
+      limit 1
+    ) as newest
+    cross join lateral (
+      select windows.ctid as tid
+      from pgqueue.windows
+      where windows.schedule_id = schedules.id
+        and windows.window_start < newest.window_start
+        and windows.window_start < kept.since
+        and greatest(windows.window_end, windows.created_at, windows.finished_at) < kept.since
+        and windows.outcome is not null
+      order by windows.window_start
+      limit 1000
+    ) as old_ones
+    limit 1000
+  )
+delete from pgqueue.windows
+where ctid = any(array(select tid from old_windows))
+  -- A retry may have opened it meanwhile.
+  and outcome is not null
+returning id
+
+-- Backfills that ended so long ago.
+-- name: sweep_backfills
+delete from pgqueue.backfills
+where finished_at < pgqueue.clock() - (
+  select keep
+  from pgqueue.retention
+  where state_group = 'windows'
+)
+returning id
