@@ -37,8 +37,8 @@ FIRST_REST = 0.01
 interval, or LISTENING_REST while hints get through."""
 
 HINTED_SHARE = 0.2
-"""Share of the time that looks may take which hints ask for: a fleet may send hundreds a second,
-and behind a held snapshot a look is slow."""
+"""Share of the time that looks and vain claims may take which hints ask for: a fleet may send
+hundreds a second, and behind a held snapshot a look is slow."""
 
 KEEP_WAITING = 1.0
 """Seconds after which claimed jobs that found no free slot are given back to the fleet."""
@@ -188,7 +188,7 @@ class ClaimLoop:
     async def _follow_hints(self) -> None:
         """Claim at once where a hint says that there is work: the look costs a round trip."""
         hinted, self._hinted = self._hinted, set()
-        if self._has_more:
+        if self._has_more or time.monotonic() < self._earliest_look:
             return
         self._lanes.expect(hinted)
         self._has_more = len(self._lanes) > 0
@@ -229,7 +229,10 @@ class ClaimLoop:
         if claimed.locked:
             self._rest = FIRST_REST
         else:
-            self._next_poll = min(self._next_poll, ended + self._next_rest())
+            # Long where the lanes hold what only others know: hints of more of it come by the score.
+            self._earliest_look = began + min(10.0, (ended - began) / HINTED_SHARE)
+            poll = min(self._next_poll, ended + self._next_rest())
+            self._next_poll = max(poll, self._earliest_look)
         self._take(claimed)
 
     def _learn_of_suspects(self, claimed: Claimed) -> None:

@@ -43,7 +43,7 @@ class _NoRunner:
 
 def _loop(link: Any) -> ClaimLoop:
     return ClaimLoop(
-        sql={"find_lanes": ""},
+        sql={"find_lanes": "", "claim_jobs": ""},
         link=link,
         runner=_NoRunner(),  # type: ignore[arg-type]  # nothing is run
         slots=None,  # type: ignore[arg-type]
@@ -59,9 +59,24 @@ def _loop(link: Any) -> ClaimLoop:
     )
 
 
+class _UnknownTasks(_SlowLink):
+    """A lane that holds only tasks of others: each claim takes a second and finds nothing."""
+
+    claims = 0
+
+    async def execute(self, _: Any) -> Sequence[Any]:
+        self.looks += 1
+        return [("default", 5, -1.0)]
+
+    async def ask(self, *_: Any) -> Sequence[Sequence[Any]]:
+        self.claims += 1
+        self._clock.now += 1.0
+        return [[]]
+
+
 async def _hinted(claims: ClaimLoop, times: int) -> None:
     for _ in range(times):
-        claims.wake()
+        claims.wake("default")
         for _ in range(5):
             await asyncio.sleep(0)
 
@@ -79,5 +94,22 @@ async def test_hints_by_the_thousand_do_not_keep_the_database_busy_with_looks(
     clock.now += 10.0
     await _hinted(claims, 1)
     assert link.looks == 2
+    claims.stop_claiming()
+    await asyncio.wait_for(run, 5)
+
+
+async def test_hints_of_jobs_for_others_do_not_keep_the_database_busy_with_claims(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Time()
+    monkeypatch.setattr(loop_module, "time", clock)
+    link = _UnknownTasks(clock)
+    claims = _loop(link)
+    run = asyncio.create_task(claims.run())
+    await _hinted(claims, 50)
+    assert link.claims == 1
+    clock.now += 10.0
+    await _hinted(claims, 1)
+    assert link.claims == 2
     claims.stop_claiming()
     await asyncio.wait_for(run, 5)
