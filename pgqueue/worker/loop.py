@@ -229,7 +229,7 @@ class ClaimLoop:
         if claimed.locked:
             self._rest = FIRST_REST
         else:
-            # Long where the lanes hold what only others know: hints of more of it come by the score.
+            # Long where the lanes hold what only others know, and hints of more of it keep coming.
             self._earliest_look = began + min(10.0, (ended - began) / HINTED_SHARE)
             poll = min(self._next_poll, ended + self._next_rest())
             self._next_poll = max(poll, self._earliest_look)
