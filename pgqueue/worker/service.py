@@ -332,6 +332,14 @@ class Worker:
     def loop_silence(self) -> float:
         return time.monotonic() - self._loop_seen
 
+    def is_stuck(self) -> bool:
+        """Whether the event loop is blocked for longer than any running job may take."""
+        jobs = list(self._hand.running.copy().values())
+        limits = [job.timeout or self._tasks.get(job.task).options.timeout for job in jobs]
+        known = [limit for limit in limits if limit is not None]
+        has_limit = bool(known) and len(known) == len(limits)
+        return has_limit and self.loop_silence() > max(known) + CANCEL_GRACE
+
     # -- Vitals: what the health endpoint asks, from its threads ---------------------
 
     def heart_idleness(self) -> float:
