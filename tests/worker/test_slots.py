@@ -121,5 +121,4 @@ async def test_handlers_that_never_wait_leave_turns_to_everything_else(
         await asyncio.sleep(0)
         turns.append(len(runner.ran) - before)
     assert runner.ran == list(range(2_000))
-    assert max(turns[2:]) <= 1 + slots_module.TURN * 1_000, "at most a turn's worth at a time"
-    assert sum(turns[2:]) > 1_000
+    assert max(turns) <= 1 + slots_module.TURN * 1_000, "at most a turn's worth at a time"
