@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any
 
 import psycopg
 
@@ -175,7 +174,7 @@ def _expand(sql: Sql, row: Row) -> Steps[Filled]:
     backfill_id, reached, range_end, open_ones, is_over, _, name = row
     reached, range_end = utc(reached), utc(range_end)
     if is_over:
-        yield from _advance(sql, backfill_id, reached, is_finished=True)
+        yield Statement(sql["finish_backfill"], {"id": backfill_id})
         return Filled()
     room = AHEAD - open_ones
     schedule = yield from find_schedule(sql, name)
@@ -183,10 +182,5 @@ def _expand(sql: Sql, row: Row) -> Steps[Filled]:
     share = Share(schedule.template, windows)
     filled = yield from insert_windows(sql, [share], Mode.BACKFILL, backfill_id=backfill_id)
     reached = windows[-1].end if len(windows) == room else range_end
-    yield from _advance(sql, backfill_id, reached, is_finished=False)
+    yield Statement(sql["advance_backfill"], {"id": backfill_id, "reached": reached})
     return filled.get(schedule.template.id, Filled())
-
-
-def _advance(sql: Sql, backfill_id: int, reached: datetime, *, is_finished: bool) -> Steps[None]:
-    params: dict[str, Any] = {"id": backfill_id, "reached": reached, "is_finished": is_finished}
-    yield Statement(sql["advance_backfill"], params)

@@ -35,10 +35,23 @@ for update of backfills, schedules skip locked
 
 -- name: advance_backfill
 update pgqueue.backfills
-set
-  reached = %(reached)s,
-  finished_at = case when %(is_finished)s then pgqueue.clock_now() end
+set reached = %(reached)s
 where id = %(id)s
+returning id
+
+-- A statement of its own: it sees what was brought back before the backfill was locked.
+-- name: finish_backfill
+update pgqueue.backfills
+set finished_at = pgqueue.clock_now()
+where id = %(id)s
+  and not exists (
+    select
+    from pgqueue.windows
+    left join pgqueue.jobs on jobs.id = windows.job_id
+    where windows.backfill_id = backfills.id
+      and windows.outcome is null
+      and (windows.held or jobs.id is not null)
+  )
 returning id
 
 -- name: add_backfill
@@ -76,11 +89,13 @@ where schedule_id = %(schedule_id)s
   and cancelled_at is null
 returning id
 
+-- Its schedule, too: what is brought back meanwhile comes before or after.
 -- name: lock_backfill
-select id
+select backfills.id
 from pgqueue.backfills
-where id = %(id)s
-for update
+join pgqueue.schedules on schedules.id = backfills.schedule_id
+where backfills.id = %(id)s
+for update of backfills, schedules
 
 -- Stops a backfill: what is under way ends, what waits is cancelled. Returns the jobs that wait.
 -- name: cancel_backfill

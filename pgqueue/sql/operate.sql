@@ -117,9 +117,12 @@ with
     select windows.job_id
     from pgqueue.windows
     join pgqueue.schedules on schedules.id = windows.schedule_id
+    left join pgqueue.backfills on backfills.id = windows.backfill_id
     where windows.job_id = any(array(select id from targets))
-      and windows.backfill_id is null
-      and schedules.overlap <> 'allow'
+      and case
+        when backfills.id is null then schedules.overlap <> 'allow'
+        else backfills.finished_at is null and backfills.cancelled_at is null
+      end
   ),
   revived_jobs as (
     insert into pgqueue.jobs (

@@ -122,7 +122,7 @@ left join new_jobs on new_jobs.id = new_windows.job_id
 group by new_windows.schedule_id
 
 -- Gives a window another job: a rerun, or a window that goes on to a later end. Returns its job and
--- run; no row comes back while a job of its lives. One of a backfill has no turn to wait for.
+-- run; no row comes back while a job of its lives. One of a backfill waits for its turn in that.
 -- name: renew_window
 with
   renewed_window as (
@@ -131,7 +131,16 @@ with
       window_end = %(window_end)s,
       job_id = nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')),
       run = run + 1,
-      held = %(held)s and backfill_id is null,
+      held = case
+        when backfill_id is null then %(held)s
+        else exists (
+          select
+          from pgqueue.backfills
+          where backfills.id = windows.backfill_id
+            and backfills.finished_at is null
+            and backfills.cancelled_at is null
+        )
+      end,
       due_at = pgqueue.clock_now(),
       outcome = null,
       started_at = null,

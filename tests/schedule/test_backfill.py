@@ -52,7 +52,7 @@ def _die_in_the_middle(database: str, pgq: PgQueue) -> int:
     steps = tick(pgq.sql)
     with connect(database) as connection, suppress(StopIteration):
         asked = next(steps)
-        while "set\n  reached" not in asked.text:  # type: ignore[union-attr]
+        while "set reached" not in asked.text:  # type: ignore[union-attr]
             cursor = connection.execute(asked.text, asked.params)  # type: ignore[union-attr]
             asked = steps.send(cursor.fetchall() if cursor.description else [])
         ((inside,),) = connection.execute(ALL).fetchall()
