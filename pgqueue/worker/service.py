@@ -102,6 +102,7 @@ class Worker:
         self._loop_seen = time.monotonic()
         self._stopping = ""
         self.take_signals = leave_at_second_signal
+        self.tells_unknown_tasks = True
 
     @property
     def has_lingering_handlers(self) -> bool:
@@ -227,7 +228,7 @@ class Worker:
             check_version(connection, self._settings.schema_name)
             run(connection, put_declared(self._sql, self._schedules, self._tasks.names()))
             self._id = run(connection, self._registration())
-            if not self._options.burst:
+            if self.tells_unknown_tasks and not self._options.burst:
                 run(connection, tell_unknown_tasks(self._sql, self._id, self._options.queues))
 
     def _registration(self) -> Steps[int]:
@@ -259,7 +260,7 @@ class Worker:
         # Where the database is away, others forget this worker when its heartbeat is old.
         with suppress(TimeoutError, LinkDown):
             async with asyncio.timeout(CANCEL_GRACE):
-                if self._options.burst:
+                if self.tells_unknown_tasks and self._options.burst:
                     told = tell_unknown_tasks(self._sql, self._id, self._options.queues)
                     await self._upkeep_link.execute(told)
                 await self._upkeep_link.execute(forget_worker(self._sql, self._id))

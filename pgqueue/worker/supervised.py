@@ -29,8 +29,10 @@ def die_with_parent() -> None:
 class SupervisorLine:
     """The worker's end of a socket pair whose other end only the supervisor holds."""
 
-    def __init__(self, descriptor: int) -> None:
-        """From here on this process does not outlive its supervisor, however that one ends."""
+    def __init__(self, descriptor: int, number: int = 1) -> None:
+        """From here on this process, the `number`th, does not outlive its supervisor, however that
+        one ends."""
+        self._number = number
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
         die_with_parent()
@@ -42,6 +44,8 @@ class SupervisorLine:
     def attend(self, worker: Worker) -> None:
         """Tell the supervisor when the worker has started, and let signals only ask it to stop."""
         worker.take_signals = only_stop
+        # They serve the same queues, and one warning is enough.
+        worker.tells_unknown_tasks = self._number == 1
 
         def started(event: Event) -> None:
             if isinstance(event, WorkerStarted):

@@ -30,6 +30,8 @@ from pgqueue.worker.waiting import set_within
 LINE_OPTION = "--supervisor-line"
 """How a process is told the number of its end of the line."""
 
+NUMBER_OPTION = "--process-number"
+
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 STEADY = 60.0
@@ -114,6 +116,8 @@ class WorkerProcess:
         # In a group of its own: a terminal's Ctrl-C comes from the supervisor, and once.
         return await asyncio.create_subprocess_exec(
             *self._command,
+            NUMBER_OPTION,
+            str(self.number),
             LINE_OPTION,
             str(descriptor),
             stdin=asyncio.subprocess.DEVNULL,

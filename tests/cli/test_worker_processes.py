@@ -51,6 +51,18 @@ def test_each_process_is_a_worker_of_its_own_and_sigterm_stops_them_all(
     assert len(running.told("worker stopped")) == 3
 
 
+def test_jobs_that_no_worker_knows_are_told_once_and_not_by_each_process(
+    start: Callable[..., Supervisor], enqueue: Callable[..., None], database: str
+) -> None:
+    read(database, "insert into pgqueue.jobs (task, queue, payload) values ('later', 'q', '{}')")
+    running = start("worker", "--processes", "2")
+    running.waits(lambda: len(running.told("worker started")) == 2)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.ends() == 0
+    said = "due jobs wait for tasks that no live worker knows: later (1)"
+    assert len(running.told(said)) == 1
+
+
 def test_ctrl_c_hands_back_what_runs_and_costs_it_no_attempt(
     start: Callable[..., Supervisor], enqueue: Callable[..., None], database: str
 ) -> None:
