@@ -2,6 +2,7 @@ drop view pgqueue.schedule_health;
 drop view pgqueue.backfill_status;
 drop view pgqueue.window_status;
 
+drop function pgqueue.is_span_covered(bigint, timestamptz, timestamptz);
 drop function pgqueue.is_span_completed(bigint, timestamptz, timestamptz);
 drop function pgqueue.window_outcome(bigint, timestamptz);
 drop function pgqueue.window_key(bigint, timestamptz, text);

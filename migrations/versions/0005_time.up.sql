@@ -151,6 +151,27 @@ as $$
   )
 $$;
 
+-- Whether a fire or a backfill has touched this span. Those windows overlap nowhere, so the last to
+-- begin before its end is the last to end, and its index gives it at once.
+create function pgqueue.is_span_covered(
+  schedule bigint, span_start timestamptz, span_end timestamptz
+) returns boolean
+language sql stable
+as $$
+  select coalesce(
+    (
+      select windows.window_end > span_start
+      from pgqueue.windows
+      where windows.schedule_id = schedule
+        and windows.window_start < span_end
+        and windows.mode in ('window', 'backfill')
+      order by windows.window_start desc
+      limit 1
+    ),
+    false
+  )
+$$;
+
 -- How long windows are kept after their jobs.
 alter table pgqueue.retention
   drop constraint retention_state_group,

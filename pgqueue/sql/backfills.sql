@@ -140,14 +140,7 @@ from unnest(
   %(window_starts)s::timestamptz[],
   %(window_ends)s::timestamptz[]
 ) as asked (window_start, window_end)
-where not exists (
-  select
-  from pgqueue.windows
-  where windows.schedule_id = %(schedule_id)s
-    and windows.mode in ('window', 'backfill')
-    and windows.window_start < asked.window_end
-    and windows.window_end > asked.window_start
-)
+where not pgqueue.is_span_covered(%(schedule_id)s, asked.window_start, asked.window_end)
 order by asked.window_start
 
 -- name: list_backfills

@@ -15,13 +15,16 @@ with
         and not (
           may_start
           -- Two looks, each by its small index: one for both would walk all of its windows.
-          and not exists (
-            select
+          -- In its order: where many were held lately the planner would read the whole table.
+          and (
+            select windows.window_start
             from pgqueue.windows
             where windows.schedule_id = asked.schedule_id
               and windows.held
               and windows.backfill_id is null
-          )
+            order by windows.window_start
+            limit 1
+          ) is null
           and not exists (
             select
             from pgqueue.windows
@@ -69,21 +72,20 @@ with
       %(backfill_id)s::bigint,
       case when is_skipped then 'skipped' end
     from asked
-    -- What a fire or a backfill has covered is not filled in again.
-    where not (
-      %(mode)s in ('window', 'backfill')
-      and exists (
+    -- What a fire or a backfill has covered is not filled in again. `offset 0` has each look go by
+    -- the index: else all windows of the past would be read into a table of hashes.
+    where case %(mode)s
+      when 'window' then not exists (
         select
         from pgqueue.windows
         where windows.schedule_id = asked.schedule_id
+          and windows.window_start = asked.window_start
           and windows.mode in ('window', 'backfill')
-          and case
-            when %(mode)s = 'window' then windows.window_start = asked.window_start
-            else windows.window_start < asked.window_end
-              and windows.window_end > asked.window_start
-          end
+        offset 0
       )
-    )
+      when 'backfill' then not pgqueue.is_span_covered(schedule_id, window_start, window_end)
+      else true
+    end
     on conflict (schedule_id, window_start, mode) do nothing
     returning schedule_id, job_id, window_start, mode
   ),

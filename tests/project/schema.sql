@@ -406,6 +406,23 @@ CREATE FUNCTION pgqueue.is_span_completed(schedule bigint, span_start timestamp 
   )
 $$;
 
+CREATE FUNCTION pgqueue.is_span_covered(schedule bigint, span_start timestamp with time zone, span_end timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+  select coalesce(
+    (
+      select windows.window_end > span_start
+      from "pgqueue".windows
+      where windows.schedule_id = schedule
+        and windows.window_start < span_end
+        and windows.mode in ('window', 'backfill')
+      order by windows.window_start desc
+      limit 1
+    ),
+    false
+  )
+$$;
+
 CREATE FUNCTION pgqueue.make_partitions(days_ahead integer DEFAULT 14) RETURNS integer
     LANGUAGE plpgsql
     AS $$
