@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks.report [FILE…]`: tables and plots of the page from raw results.
+"""The command `python -m benchmarks.report [FILE…]`: the pages' tables and plots from raw results.
 
 Needs matplotlib and nothing else; setup.sh makes an environment with it.
 """
@@ -13,15 +13,16 @@ from benchmarks.medians import Medians
 from benchmarks.results import read
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE = DOCS / "benchmarks.md"
+PAGES = (DOCS / "benchmarks.md", DOCS.parent / "README.md")
 FOLDER = DOCS / "benchmarks"
 
 
 def write(paths: list[Path]) -> None:
-    """Write the tables of the page and its plots anew; without paths from all raw results kept."""
+    """Write the tables of the pages and the plots anew; without paths from all raw results kept."""
     machines, results = read(paths or sorted(FOLDER.glob("*.jsonl")))
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(tables.filled(page, machines, results), encoding="utf-8")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(tables.filled(text, machines, results), encoding="utf-8")
     plots.draw(Medians(results), FOLDER)
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from benchmarks.medians import Medians, label, order
 from benchmarks.results import Result
 
+OURS = ("pgqueue", "default")
 REFERENCE = "bare-psycopg"
+BARE = (REFERENCE, "bare-asyncpg")
 NOTHING = "-"
 
 _MARKED = re.compile(r"(<!-- (table|machine|plot): ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -69,6 +71,28 @@ def _machine(machines: list[dict[str, Any]]) -> str:
 
 
 # -- tables --------------------------------------------------------------------
+
+
+def _summary(medians: Medians) -> str:
+    """For the README: each library once, in its faster setting."""
+    best: dict[str, tuple[float, tuple[str, str]]] = {}
+    for who in medians.peers("drain"):
+        rate = medians.value("drain", *who, concurrency=10, workers=1)
+        is_ours_or_real = who == OURS or who[0] not in (OURS[0], *BARE)
+        if rate is not None and is_ours_or_real:
+            best[who[0]] = max(best.get(who[0], (0.0, who)), (rate, who))
+    rows = []
+    for rate, who in sorted(best.values(), reverse=True):
+        clean = medians.value("snapshot", *who, dead=0, held=False)
+        held = medians.value("snapshot", *who, dead=100_000, held=True)
+        bulk = _middle(_unpadded(medians, "enqueue-bulk", who, chunk=1000))
+        # Not each setting was measured at everything.
+        alike = [who, *(one for one in medians.peers("latency") if one[0] == who[0])]
+        latencies = (medians.value("latency", *one, rate=20) for one in alike)
+        p50 = next((value for value in latencies if value is not None), None)
+        rows.append([label(*who), number(rate), ratio(held, clean), number(bulk), number(p50)])
+    head = ["", "drained, jobs/s", "with a held snapshot", "enqueued in bulk, jobs/s"]
+    return table([*head, "enqueue to start, p50 ms"], rows)
 
 
 def _drain(medians: Medians) -> str:
@@ -222,6 +246,7 @@ def _versions(medians: Medians) -> str:
 
 
 TABLES: Mapping[str, Callable[[Medians], str]] = {
+    "summary": _summary,
     "drain": _drain,
     "enqueue": _enqueue,
     "latency": _latency,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -106,14 +106,11 @@ def _instant(text: str | None, option: str) -> datetime | None:
     )
 
 
-def instant(text: str | None, option: str) -> datetime | None:
-    """A time given on the command line: a span ago, a day in UTC, or ISO 8601 with zone."""
-    from datetime import date
-
+def moment(text: str | None, option: str) -> datetime | date | None:
+    """A time given on the command line: a span ago, a day, or ISO 8601 with zone."""
     if text is not None:
         with suppress(ValueError):
-            day = date.fromisoformat(text)
-            return datetime(day.year, day.month, day.day, tzinfo=UTC)
+            return date.fromisoformat(text)
     return _instant(text, option)
 
 

@@ -18,6 +18,7 @@ from pgqueue.settings import read_settings
 
 if TYPE_CHECKING:
     from pgqueue import PgQueue
+    from pgqueue.worker.service import Worker
     from pgqueue.worker.supervised import SupervisorLine
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -76,7 +77,7 @@ def run_worker(
     line: SupervisorLine | None = None,
     **options: Any,
 ) -> None:
-    """Work until told to stop; leaves the process itself if threads could not be ended.
+    """Work until told to stop; leaves the process itself if handlers could not be ended.
 
     `before` is called once the database has answered; `line` leads to the supervisor of this
     process, if it has one.
@@ -87,12 +88,16 @@ def run_worker(
         before(pgq)
     worker = pgq.worker(**options)
     if line is not None:
-        line.attend(worker.stop)
-    asyncio.run(worker.run())
+        line.attend(worker)
+    asyncio.run(_work(pgq, worker))
+
+
+async def _work(pgq: PgQueue, worker: Worker) -> None:
+    await worker.run()
     pgq.close()
-    if worker.has_lingering_threads:
-        # They run user code that did not look at job.cancelled; the interpreter would wait for
-        # them for ever, and what they still write is fenced.
+    if worker.has_lingering_handlers:
+        # A thread that did not look at job.cancelled, a coroutine that swallowed its cancellation:
+        # asyncio and the interpreter would wait for them for ever. What they still write is fenced.
         sys.stderr.flush()
         os._exit(0)
 

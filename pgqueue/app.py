@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -24,7 +23,7 @@ from pgqueue.engine.notify import EVENTS, Bell, ring
 from pgqueue.engine.result import polls, value_of
 from pgqueue.engine.steps import emit_event
 from pgqueue.errors import ConfigError, NotMigrated
-from pgqueue.job import Job, Json, NewJob, NewJobs, NotStorable, Retry
+from pgqueue.job import Job, Json, NewJob, NewJobs, NotStorable, Retry, with_results
 from pgqueue.limiting import Limiting
 from pgqueue.maintenance import Maintenance
 from pgqueue.operations import Operations, checked_id
@@ -233,7 +232,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
             await asyncio.sleep(next(waits))
 
     def _known(self, job: Job) -> Job:
-        return replace(job, _results=self)
+        return with_results(job, self)
 
     # -- work ----------------------------------------------------------------
 

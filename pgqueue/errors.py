@@ -12,7 +12,7 @@ PgQueueError
 ├── UniqueKeyTaken           another job holds the unique key (unique_mode="raise")
 ├── UniqueKeyBusy            an open transaction holds the unique key
 ├── JobNotFound              no job with that id, live or finished
-├── ScheduleNotFound         no schedule of that name, or no such window
+├── ScheduleNotFound         no schedule of that name, no such window or backfill
 ├── WindowBusy               the window's last job still waits or runs
 ├── WorkflowNotFound         no workflow with that id, or a job that is in none
 ├── WorkflowEnded            nothing can be added to or cancelled in it any more
@@ -148,11 +148,11 @@ class JobNotFound(PgQueueError, LookupError):
 
 
 class ScheduleNotFound(PgQueueError, LookupError):
-    """No schedule of that name, or no such window."""
+    """No schedule of that name, or no such window or backfill; `look` is the command that lists."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, look: str = "pgq schedule list") -> None:
         self.what = what
-        super().__init__(f"{what} does not exist: `pgq schedule list` shows what there is")
+        super().__init__(f"{what} does not exist: `{look}` shows what there is")
 
 
 class WindowBusy(PgQueueError):

@@ -268,6 +268,13 @@ class Job:
         return self._handle
 
 
+def with_results(job: Job, reader: ResultReader) -> Job:
+    """The same job, just made and in nobody's hands yet, with who can wait for its end."""
+    # Not by `replace`: the constructor, once more, takes a tenth of the time of an enqueue.
+    object.__setattr__(job, "_results", reader)
+    return job
+
+
 class Ended(NamedTuple):
     """The job is over: move it to `finished_jobs`."""
 

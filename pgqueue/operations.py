@@ -16,23 +16,22 @@ from pgqueue.engine.cancel import Cancelled, cancel_jobs
 from pgqueue.engine.delete import Deleted
 from pgqueue.engine.filters import JobFilter, checked_filter
 from pgqueue.engine.notify import LISTENING_REST, ring
-from pgqueue.engine.operate import Operator, acting
+from pgqueue.engine.operate import Operator, acting, checked_reason
 from pgqueue.engine.retry_jobs import Edit, Preview, Retried, merged
 from pgqueue.engine.why import Cause
 from pgqueue.errors import ConfigError, PayloadInvalid
-from pgqueue.job import Json, is_storable
+from pgqueue.job import Json
+from pgqueue.schedule.release import let_go
 from pgqueue.settings import Settings
 from pgqueue.tasks.names import checked_queue
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.task import TENANT_LIMIT
-from pgqueue.tasks.values import WITHOUT, checked_text
+from pgqueue.tasks.values import checked_text
 
 T = TypeVar("T")
 
 ALL_JOBS = JobFilter()
 LARGEST_ID = 2**63 - 1
-REASON_LIMIT = 1000
-"""Characters of the reason for a pause."""
 
 
 class Operations(ABC):
@@ -278,6 +277,12 @@ class Operations(ABC):
         yield from ring(self.sql, self.settings.channel, "")
         return result
 
+    def _back_in_turn(self, steps: Steps[T]) -> Steps[T]:
+        """`steps`, which bring jobs back; those of windows go on where no other one runs."""
+        result = yield from steps
+        yield from let_go(self.sql)
+        return result
+
     def _retry(
         self, job_ids: tuple[int, ...], by: Operator | None, *, from_start: bool
     ) -> Steps[Retried]:
@@ -285,7 +290,7 @@ class Operations(ABC):
         steps = retry_jobs.retry_jobs(
             self.sql, ids, acting(by), self._tries(), from_start=from_start
         )
-        return self._rung(steps)
+        return self._rung(self._back_in_turn(steps))
 
     def _preview_retry(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
         return retry_jobs.preview_retry(self.sql, checked_filter(wanted), checked_limit(limit))
@@ -297,7 +302,7 @@ class Operations(ABC):
         steps = retry_jobs.retry_matching(
             self.sql, fit, acting(by), self._tries(), most, from_start=from_start
         )
-        return self._rung(steps)
+        return self._rung(self._back_in_turn(steps))
 
     def _replay(
         self,
@@ -311,7 +316,7 @@ class Operations(ABC):
         edit = self._edit(payload, merge)
         operator = acting(by)
         steps = retry_jobs.replay_job(self.sql, checked_id(job_id), edit, operator, self._tries())
-        return self._rung(steps)
+        return self._rung(self._back_in_turn(steps))
 
     def _preview_replay(self, wanted: JobFilter, limit: int | None) -> Steps[Preview]:
         fit, most = checked_filter(wanted), checked_limit(limit)
@@ -332,7 +337,7 @@ class Operations(ABC):
             tries=self._tries(),
             limit=checked_limit(limit),
         )
-        return self._rung(steps)
+        return self._rung(self._back_in_turn(steps))
 
     def _edit(self, payload: Mapping[str, Json] | None, merge: Mapping[str, Json] | None) -> Edit:
         def edit(task: str, old: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -346,11 +351,8 @@ class Operations(ABC):
         return edit
 
     def _pause(self, queue: str, reason: str | None, by: Operator | None) -> Steps[bool]:
-        if reason is not None and (not is_storable(reason) or len(reason) > REASON_LIMIT):
-            raise ConfigError(
-                f"the reason is not valid: text of at most {REASON_LIMIT} characters, {WITHOUT}"
-            )
-        return queues.pause_queue(self.sql, checked_queue(queue), acting(by), reason)
+        why = checked_reason(reason)
+        return queues.pause_queue(self.sql, checked_queue(queue), acting(by), why)
 
     def _resume(self, queue: str, by: Operator | None) -> Steps[bool]:
         steps = queues.resume_queue(self.sql, checked_queue(queue), acting(by))

@@ -95,7 +95,7 @@ def _work(pgq: PgQueue, plan: Demo, progress: Progress) -> dict[str, Any]:
         asyncio.run(worker.run())
         if progress.interrupted:
             pgq.close()
-            _leave(lingering=worker.has_lingering_threads)
+            _leave(lingering=worker.has_lingering_handlers)
         time.sleep(0.2)
     return digest
 

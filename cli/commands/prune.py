@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from pgqueue.engine.keeping import Change, Policy
 
 DIGITS = 18
-WHO = {"completed": "completed jobs", "failed": "failed and cancelled jobs"}
+WHO = {
+    "completed": "completed jobs",
+    "failed": "failed and cancelled jobs",
+    "windows": "windows of schedules",
+}
 
 
 def prune(
@@ -29,7 +33,8 @@ def prune(
         list[str] | None,
         typer.Option(
             metavar="GROUP=TIME",
-            help="From now on keep completed=7d, failed=30d (cancelled ones, too), or =forever.",
+            help="From now on keep completed=7d, failed=30d (cancelled ones, too), windows=400d "
+            "(of schedules), or =forever.",
         ),
     ] = None,
     keep_count: Annotated[
@@ -46,7 +51,8 @@ def prune(
 
     Workers do it every 10 minutes where their role owns the tables; elsewhere the owner runs this
     every day. Unless set otherwise, completed jobs are kept for 7 days, failed and cancelled ones
-    for 30. With --keep or --keep-count nothing is dropped yet: the next pass does.
+    for 30, windows of schedules for 400; the workers let the windows go. With --keep or
+    --keep-count nothing is dropped yet: the next pass does.
 
     Example: pgq prune --dry-run --keep completed=3d        pgq prune --keep completed=3d
     """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
 from ..common import AppOption, JsonOption, load_app, parsed_json, print_json, ready_app, shown
-from ..operating import instant, operator, plain, safe, safe_table
+from ..operating import moment, operator, plain, safe, safe_table
 
 app = typer.Typer(
     help="Schedules: cron expressions and windows.", no_args_is_help=True, rich_markup_mode=None
@@ -22,36 +25,89 @@ BARS = "▁▂▃▄▅▆▇█"
 FAILED = {"failed": "✗", "cancelled": "✗", "lost": "✗", "skipped": "·"}
 
 NameArgument = Annotated[str, typer.Argument(help="The schedule's name.")]
-TimezoneOption = Annotated[str | None, typer.Option(help="An IANA time zone; UTC.")]
-PayloadOption = Annotated[str | None, typer.Option(help="Arguments as a JSON object.")]
-QueueOption = Annotated[str | None, typer.Option(help="Another queue than the task's.")]
-PriorityOption = Annotated[int | None, typer.Option(help="Another priority, 0 to 9.")]
-TagOption = Annotated[list[str] | None, typer.Option(help="A tag of its jobs; may be repeated.")]
-TenantOption = Annotated[str | None, typer.Option(help="Whose work it is.")]
-TimeoutOption = Annotated[float | None, typer.Option(help="Seconds that a job may run.")]
-CatchUpOption = Annotated[
-    str | None, typer.Option(help="After a pause: `all` missed windows, the `latest`, or `none`.")
-]
-MaxAgeOption = Annotated[
-    float | None, typer.Option(help="Make up for no window older than so many seconds.")
-]
-MaxCountOption = Annotated[
-    int | None, typer.Option(help="Make up for the newest so many windows at most.")
-]
-OverlapOption = Annotated[
-    str | None,
-    typer.Option(help="While one is under way: `queue`, `skip`, `cancel-running` or `allow`."),
-]
-DelayOption = Annotated[float | None, typer.Option(help="Seconds from a window's end to its job.")]
-JitterOption = Annotated[float | None, typer.Option(help="Up to so many seconds on top, spread.")]
-StartsOption = Annotated[str | None, typer.Option(help="Fires from then on: day or ISO 8601.")]
-EndsOption = Annotated[str | None, typer.Option(help="Fires until then: day or ISO 8601.")]
-ModeOption = Annotated[
-    str | None, typer.Option(help="`window`, or `since-last-run`: from the last success on.")
-]
-AfterOption = Annotated[
-    str | None, typer.Option(help="Wait for the same window of this schedule to be completed.")
-]
+
+
+def _policies(
+    *,
+    timezone: Annotated[str | None, typer.Option(help="An IANA time zone; UTC.")] = None,
+    payload: Annotated[str | None, typer.Option(help="Arguments as a JSON object.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue than the task's.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Another priority, 0 to 9.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="A tag of its jobs; may be repeated.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose work it is.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that a job may run.")] = None,
+    catch_up: Annotated[
+        str | None,
+        typer.Option(help="After a pause: `all` missed windows, the `latest`, or `none`."),
+    ] = None,
+    max_age: Annotated[
+        float | None, typer.Option(help="Make up for no window older than so many seconds.")
+    ] = None,
+    max_count: Annotated[
+        int | None, typer.Option(help="Make up for the newest so many windows at most.")
+    ] = None,
+    overlap: Annotated[
+        str | None,
+        typer.Option(help="While one is under way: `queue`, `skip`, `cancel-running` or `allow`."),
+    ] = None,
+    delay: Annotated[
+        float | None, typer.Option(help="Seconds from a window's end to its job.")
+    ] = None,
+    jitter: Annotated[
+        float | None, typer.Option(help="Up to so many seconds on top, spread.")
+    ] = None,
+    starts: Annotated[
+        str | None, typer.Option(help="Fires from then on: day in its zone, or ISO 8601.")
+    ] = None,
+    ends: Annotated[
+        str | None, typer.Option(help="Fires until then: day in its zone, or ISO 8601.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="`window`, or `since-last-run`: from the last success on.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Wait for the same window of this schedule to be completed.")
+    ] = None,
+) -> dict[str, Any]:
+    """The options that were given, as the app takes them."""
+    options = {
+        "payload": None if payload is None else parsed_json(payload, "the payload"),
+        "starts_at": moment(starts, "--starts"),
+        "ends_at": moment(ends, "--ends"),
+        "timezone": timezone, "queue": queue, "priority": priority, "tags": tag, "tenant": tenant,
+        "timeout": timeout, "catch_up": catch_up, "catch_up_max_age": max_age,
+        "catch_up_max_count": max_count, "overlap": overlap, "delay": delay, "jitter": jitter,
+        "window_mode": mode, "after": after,
+    }  # fmt: skip
+    return {name: value for name, value in options.items() if value is not None}
+
+
+COLUMNS = {
+    "tag": "tags", "max-age": "catch_up_max_age", "max-count": "catch_up_max_count",
+    "starts": "starts_at", "ends": "ends_at", "mode": "window_mode",
+}  # fmt: skip
+"""Options of the command line that are called otherwise in code."""
+OPTIONS = tuple(name.replace("_", "-") for name in inspect.signature(_policies).parameters)
+
+
+def _takes_policies(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each policy of a schedule; it gets them as `given`."""
+    own = inspect.signature(command, eval_str=True)
+    options = inspect.signature(_policies, eval_str=True).parameters
+    kept = [one for one in own.parameters.values() if one.name != "given"]
+    ours = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in kept]
+
+    @wraps(command)
+    def asked(**arguments: Any) -> None:
+        said = {name: arguments.pop(name) for name in options}
+        command(**arguments, given=_policies(**said))
+
+    signature = own.replace(parameters=[*ours[:-2], *options.values(), *ours[-2:]])
+    asked.__signature__ = signature  # type: ignore[attr-defined]  # typer reads it
+    asked.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
+    return asked
 
 
 @app.command("tick")
@@ -90,7 +146,9 @@ def list_(json: JsonOption = False, app: AppOption = None) -> None:
 def next_(
     name: NameArgument,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many.")] = 10,
-    after: Annotated[str | None, typer.Option(help="From then on: day or ISO 8601.")] = None,
+    after: Annotated[
+        str | None, typer.Option(help="From then on: day in its zone, or ISO 8601.")
+    ] = None,
     json: JsonOption = False,
     app: AppOption = None,
 ) -> None:
@@ -101,7 +159,7 @@ def next_(
     from zoneinfo import ZoneInfo
 
     pgq = ready_app(app)
-    fires, timezone = pgq.next_fires(name, count, after=instant(after, "--after"))
+    fires, timezone = pgq.next_fires(name, count, after=moment(after, "--after"))
     pgq.close()
     rows = [
         {
@@ -155,43 +213,15 @@ def sparkline(rows: list[dict[str, Any]]) -> str:
     return "".join(signs)
 
 
-def _given(
-    payload: str | None, starts: str | None, ends: str | None, **rest: Any
-) -> dict[str, Any]:
-    """The options that were given, as the app takes them."""
-    options = {
-        "payload": None if payload is None else parsed_json(payload, "the payload"),
-        "starts_at": instant(starts, "--starts"),
-        "ends_at": instant(ends, "--ends"),
-        **rest,
-    }
-    return {name: value for name, value in options.items() if value is not None}
-
-
 @app.command("add")
+@_takes_policies
 def add(
     name: Annotated[str, typer.Argument(help="Its name; a schedule of that name is changed.")],
     cron: Annotated[
         str, typer.Option(help="A cron expression, such as '0 6,14,22 * * *', or '@every 8h'.")
     ],
     task: Annotated[str, typer.Option(help="The task to enqueue for each window.")],
-    timezone: TimezoneOption = None,
-    payload: PayloadOption = None,
-    queue: QueueOption = None,
-    priority: PriorityOption = None,
-    tag: TagOption = None,
-    tenant: TenantOption = None,
-    timeout: TimeoutOption = None,
-    catch_up: CatchUpOption = None,
-    max_age: MaxAgeOption = None,
-    max_count: MaxCountOption = None,
-    overlap: OverlapOption = None,
-    delay: DelayOption = None,
-    jitter: JitterOption = None,
-    starts: StartsOption = None,
-    ends: EndsOption = None,
-    mode: ModeOption = None,
-    after: AfterOption = None,
+    given: dict[str, Any],
     app: AppOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -200,64 +230,57 @@ def add(
     Example: pgq schedule add digest --cron '0 6,14,22 * * *' --timezone Europe/Bratislava
     --task run-window --payload '{"user_id": 1, "topic_id": 1}'
     """
-    given = _given(
-        payload, starts, ends, timezone=timezone, queue=queue, priority=priority, tags=tag,
-        tenant=tenant, timeout=timeout, catch_up=catch_up, catch_up_max_age=max_age,
-        catch_up_max_count=max_count, overlap=overlap, delay=delay, jitter=jitter, window_mode=mode,
-        after=after,
-    )  # fmt: skip
     pgq = load_app(app)
     stored = pgq.put_schedule(name, cron=cron, task=task, by=operator(), **given)
     pgq.close()
-    if json:
-        print_json({"id": stored.id, "name": name, "next_run_at": stored.next_run_at})
-    else:
-        verb = "added" if stored.is_new else "changed"
-        typer.echo(f"schedule {safe(name)} {verb}; next at {shown(stored.next_run_at)}")
+    verb = "added" if stored.is_new else "changed"
+    _say(name, verb, {"id": stored.id, "next_run_at": stored.next_run_at}, json)
 
 
 @app.command("edit")
+@_takes_policies
 def edit(
     name: NameArgument,
+    given: dict[str, Any],
     cron: Annotated[str | None, typer.Option(help="Another cron expression.")] = None,
     task: Annotated[str | None, typer.Option(help="Another task.")] = None,
-    timezone: TimezoneOption = None,
-    payload: PayloadOption = None,
-    queue: QueueOption = None,
-    priority: PriorityOption = None,
-    tag: TagOption = None,
-    tenant: TenantOption = None,
-    timeout: TimeoutOption = None,
-    catch_up: CatchUpOption = None,
-    max_age: MaxAgeOption = None,
-    max_count: MaxCountOption = None,
-    overlap: OverlapOption = None,
-    delay: DelayOption = None,
-    jitter: JitterOption = None,
-    starts: StartsOption = None,
-    ends: EndsOption = None,
-    mode: ModeOption = None,
-    after: AfterOption = None,
+    clear: Annotated[
+        list[str] | None,
+        typer.Option(help="An option to take back, such as `ends`; may be repeated."),
+    ] = None,
     app: AppOption = None,
     json: JsonOption = False,
 ) -> None:
     """Change what is given of a schedule, and leave the rest.
 
-    Example: pgq schedule edit digest --overlap skip --delay 300
+    Example: pgq schedule edit digest --overlap skip --delay 300 --clear ends
     """
-    given = _given(
-        payload, starts, ends, cron=cron, task=task, timezone=timezone, queue=queue,
-        priority=priority, tags=tag, tenant=tenant, timeout=timeout, catch_up=catch_up,
-        catch_up_max_age=max_age, catch_up_max_count=max_count, overlap=overlap, delay=delay,
-        jitter=jitter, window_mode=mode, after=after,
-    )  # fmt: skip
+    named = {name: value for name, value in (("cron", cron), ("task", task)) if value is not None}
+    changes = {**given, **named}
+    cleared = _cleared(clear or [], changes)
     pgq = ready_app(app)
-    stored = pgq.edit_schedule(name, by=operator(), **given)
+    stored = pgq.edit_schedule(name, by=operator(), **changes, **cleared)
     pgq.close()
+    _say(name, "changed", {"id": stored.id, "next_run_at": stored.next_run_at}, json)
+
+
+def _cleared(options: list[str], changes: dict[str, Any]) -> dict[str, None]:
+    from pgqueue.errors import ConfigError
+
+    columns = {COLUMNS.get(one, one.replace("-", "_")): one for one in options}
+    for column, option in columns.items():
+        if option not in OPTIONS:
+            raise ConfigError(f"--clear {option} is not valid: {', '.join(OPTIONS)}")
+        if column in changes:
+            raise ConfigError(f"--{option} and --clear {option} exclude each other")
+    return dict.fromkeys(columns)
+
+
+def _say(name: str, verb: str, facts: dict[str, Any], json: bool) -> None:
     if json:
-        print_json({"id": stored.id, "name": name, "next_run_at": stored.next_run_at})
+        print_json({"name": name, **facts})
     else:
-        typer.echo(f"schedule {safe(name)} changed; next at {shown(stored.next_run_at)}")
+        typer.echo(f"schedule {safe(name)} {verb}; next at {shown(facts['next_run_at'])}")
 
 
 @app.command("pause")

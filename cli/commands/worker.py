@@ -68,6 +68,9 @@ def worker(
     supervisor_line: Annotated[
         int | None, typer.Option(hidden=True, help="For the processes of --processes.")
     ] = None,
+    process_number: Annotated[
+        int, typer.Option(hidden=True, help="Which of the processes of --processes this is.")
+    ] = 1,
 ) -> None:
     """Claim jobs and run them until told to stop.
 
@@ -81,7 +84,7 @@ def worker(
     """
     if context.invoked_subcommand:
         return
-    line = _line_to(supervisor_line)
+    line = _line_to(supervisor_line, process_number)
     if reload:
         from ..reload import run_reloading
 
@@ -108,12 +111,12 @@ def worker(
     run_worker(load_app(app), line=line, **options)
 
 
-def _line_to(descriptor: int | None) -> SupervisorLine | None:
+def _line_to(descriptor: int | None, number: int) -> SupervisorLine | None:
     if descriptor is None:
         return None
     from pgqueue.worker.supervised import SupervisorLine
 
-    return SupervisorLine(descriptor)
+    return SupervisorLine(descriptor, number)
 
 
 @app.command("check")

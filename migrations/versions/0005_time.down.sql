@@ -2,6 +2,11 @@ drop view pgqueue.schedule_health;
 drop view pgqueue.backfill_status;
 drop view pgqueue.window_status;
 
+drop function pgqueue.is_span_covered(bigint, timestamptz, timestamptz);
+drop function pgqueue.is_span_completed(bigint, timestamptz, timestamptz);
+drop function pgqueue.window_outcome(bigint, timestamptz);
+drop function pgqueue.window_key(bigint, timestamptz, text);
+
 -- The schema before knows of no windows that wait, have no job, or were asked for by hand.
 update pgqueue.jobs
 set state = 'queued'
@@ -14,8 +19,17 @@ where mode = 'manual';
 delete from pgqueue.chores
 where name = 'windows';
 
+delete from pgqueue.retention
+where state_group = 'windows';
+
+alter table pgqueue.retention
+  drop constraint retention_windows,
+  drop constraint retention_state_group,
+  add constraint retention_state_group check (state_group in ('completed', 'failed'));
+
 alter table pgqueue.windows
   drop column held,
+  drop column due_at,
   drop column backfill_id,
   drop column outcome,
   drop column started_at,
@@ -42,7 +56,9 @@ alter table pgqueue.schedules
   drop column declared,
   drop column paused_at,
   drop column paused_by,
-  drop column pause_reason;
+  drop column pause_reason,
+  drop constraint schedules_delay,
+  add constraint schedules_delay check (delay >= 0 and delay < 'infinity');
 
 create view pgqueue.window_status as
 select

@@ -31,8 +31,12 @@ alter table pgqueue.schedules
   add constraint schedules_window_mode check (window_mode in ('window', 'since-last-run')),
   add constraint schedules_catch_up_max_age
     check (catch_up_max_age > 0 and catch_up_max_age < 'infinity'),
-  add constraint schedules_catch_up_max_count check (catch_up_max_count > 0),
-  add constraint schedules_jitter check (jitter >= 0 and jitter < 'infinity'),
+  -- Each tick walks back over so many fires.
+  add constraint schedules_catch_up_max_count check (catch_up_max_count between 1 and 10000),
+  -- Seconds of a leap year: what cannot be added to a time would only fail at each tick.
+  add constraint schedules_jitter check (jitter between 0 and 31622400),
+  drop constraint schedules_delay,
+  add constraint schedules_delay check (delay between 0 and 31622400),
   add constraint schedules_life check (starts_at < ends_at),
   add constraint schedules_ends check (isfinite(starts_at) and isfinite(ends_at));
 
@@ -65,6 +69,8 @@ create index backfills_open on pgqueue.backfills (id) where finished_at is null;
 alter table pgqueue.windows
   -- Its job waits until the tick lets it go: for an earlier window, for another schedule's.
   add column held boolean not null default false,
+  -- When its job was due: the end, the delay, and its share of the jitter.
+  add column due_at timestamptz,
   add column backfill_id bigint,
   -- How its job ended, kept for longer than the job itself; null while it is open.
   add column outcome text,
@@ -99,6 +105,83 @@ create index windows_backfill on pgqueue.windows (backfill_id, window_start)
   where backfill_id is not null and outcome is null;
 create index windows_job on pgqueue.windows (job_id) where job_id is not null;
 
+-- The unique key of a window's job.
+create function pgqueue.window_key(
+  schedule bigint, window_start timestamptz, mode text
+) returns text
+language sql stable
+as $$
+  select 'schedule:' || schedule || ':' || extract(epoch from window_start)::bigint || ':' || mode
+$$;
+
+-- How the window of this job ended: null while the job lives, `lost` where it was deleted.
+create function pgqueue.window_outcome(job bigint, since timestamptz) returns text
+language sql stable
+as $$
+  select case
+    when not exists (select from pgqueue.jobs where jobs.id = job) then coalesce(
+      (
+        select finished_jobs.state
+        from pgqueue.finished_jobs
+        where finished_jobs.id = job
+          and finished_jobs.finished_at >= since
+        order by finished_jobs.finished_at desc
+        limit 1
+      ),
+      'lost'
+    )
+  end
+$$;
+
+-- Whether a schedule has a completed window of exactly this span, which others may wait for.
+create function pgqueue.is_span_completed(
+  schedule bigint, span_start timestamptz, span_end timestamptz
+) returns boolean
+language sql stable
+as $$
+  select exists (
+    select
+    from pgqueue.windows
+    where windows.schedule_id = schedule
+      and windows.window_start = span_start
+      and windows.window_end = span_end
+      and coalesce(
+        windows.outcome, pgqueue.window_outcome(windows.job_id, windows.created_at)
+      ) = 'completed'
+  )
+$$;
+
+-- Whether a fire or a backfill has touched this span. Those windows overlap nowhere, so the last to
+-- begin before its end is the last to end, and its index gives it at once.
+create function pgqueue.is_span_covered(
+  schedule bigint, span_start timestamptz, span_end timestamptz
+) returns boolean
+language sql stable
+as $$
+  select coalesce(
+    (
+      select windows.window_end > span_start
+      from pgqueue.windows
+      where windows.schedule_id = schedule
+        and windows.window_start < span_end
+        and windows.mode in ('window', 'backfill')
+      order by windows.window_start desc
+      limit 1
+    ),
+    false
+  )
+$$;
+
+-- How long windows are kept after their jobs.
+alter table pgqueue.retention
+  drop constraint retention_state_group,
+  add constraint retention_state_group check (state_group in ('completed', 'failed', 'windows')),
+  -- A number of jobs; windows go by age alone.
+  add constraint retention_windows check (state_group <> 'windows' or keep_count is null);
+
+insert into pgqueue.retention (state_group, keep)
+values ('windows', interval '400 days');
+
 insert into pgqueue.chores (name, every)
 values ('windows', interval '10 seconds');
 
@@ -119,10 +202,7 @@ select
   windows.held,
   windows.backfill_id,
   coalesce(live.started_at, ended.started_at, windows.started_at)
-    - greatest(
-      windows.window_end + schedules.delay * interval '1 second',
-      windows.created_at
-    ) as lag,
+    - greatest(windows.due_at, windows.window_end, windows.created_at) as lag,
   case
     when live.id is null then coalesce(ended.finished_at, windows.finished_at)
     when live.state = 'running' then pgqueue.clock()
@@ -175,7 +255,8 @@ cross join lateral (
 
 -- Each schedule with what is wrong with it, in `problems`: `not-ticking` (its tick fails), `late`
 -- (due for more than a minute and not ticked), `failing` (its last 5 windows failed or more),
--- `stuck` (a window has been open for an hour and for longer than it spans).
+-- `stuck` (a window has been open for an hour and for longer than it spans, or has waited for so
+-- long while none was open).
 create view pgqueue.schedule_health as
 select
   schedules.id, schedules.name, schedules.enabled, schedules.next_run_at, schedules.last_run_at,
@@ -216,8 +297,11 @@ cross join lateral (
       ) as latest
       where so_far
     ) as failed_in_a_row,
-    open_ones.open_since,
-    open_ones.is_stuck,
+    coalesce(open_ones.open_since, first_held.created_at) as open_since,
+    case
+      when open_ones.open_since is null then coalesce(first_held.is_stuck, false)
+      else open_ones.is_stuck
+    end as is_stuck,
     (
       select count(*)
       from (
@@ -250,6 +334,18 @@ cross join lateral (
     ) as windows
     where exists (select from pgqueue.jobs where jobs.id = windows.job_id)
   ) as open_ones
+  left join lateral (
+    select
+      windows.created_at,
+      pgqueue.clock() - windows.created_at
+        > greatest(interval '1 hour', windows.window_end - windows.window_start) as is_stuck
+    from pgqueue.windows
+    where windows.schedule_id = schedules.id
+      and windows.held
+      and windows.backfill_id is null
+    order by windows.window_start
+    limit 1
+  ) as first_held on true
   -- Kept apart: merged into the list above, each look would be taken once for each mention.
   offset 0
 ) as seen;

@@ -89,6 +89,21 @@ def ask_at_once(*statements: Statement) -> Steps[list[Rows]]:
     return replies
 
 
+def set_for_session(settings: Mapping[str, str]) -> Statement:
+    """Server settings until the connection ends: only for a session of our own."""
+    return _set(settings, "false")
+
+
+def set_for_transaction(settings: Mapping[str, str]) -> Statement:
+    """Server settings until the transaction ends."""
+    return _set(settings, "true")
+
+
+def _set(settings: Mapping[str, str], is_local: str) -> Statement:
+    calls = (f"set_config('{name}', '{value}', {is_local})" for name, value in settings.items())
+    return Statement("select " + ", ".join(calls))
+
+
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 

@@ -328,6 +328,7 @@ def _windows_tables(metadata: MetaData, schedules: Table) -> None:
         _required("run", Integer(), "1"),
         _required("created_at", _TIME, "clock_now()"),
         _required("held", Boolean(), "false"),
+        Column("due_at", _TIME),
         Column("backfill_id", BigInteger),
         Column("outcome", Text),
         Column("started_at", _TIME),

@@ -9,27 +9,28 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from pgqueue.db.run import Rows, Statement, Steps, array_of, time_of
+from pgqueue.db.run import Rows, Statement, Steps, array_of, set_for_transaction, time_of
 from pgqueue.job import Job, JobHandle, State
 
 LANE_START = (datetime(1, 1, 2, tzinfo=UTC), 0)
 """The bound that is before every job."""
 
 
-_STEADY = (
-    "set_config('enable_seqscan', 'off', true), "
-    "set_config('plan_cache_mode', 'force_generic_plan', true)"
-)
-
-STEADY_PLAN = Statement(f"select {_STEADY}")
-"""Goes before what walks `jobs` by an index: a small table would be read whole, and that plan kept
+STEADY = {
+    "enable_seqscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "default_transaction_isolation": "read committed",
+}
+"""Settings for what walks `jobs` by an index: a small table would be read whole, and that plan kept
 after it has grown; with stale statistics a large one, too. And what is prepared is planned once:
-planning a claim took half a millisecond."""
+planning a claim took half a millisecond. Where the database's default is stricter, a row that
+somebody edits just then would fail the claim."""
 
-STEADY_PLAN_NOT_DURABLE = Statement(
-    f"select {_STEADY}, set_config('synchronous_commit', 'off', true)"
-)
-"""The same for a claim alone: a lost one is only a job that runs later."""
+STEADY_NOT_DURABLE = {**STEADY, "synchronous_commit": "off"}
+"""The same for claims alone: a lost one is only a job that runs later."""
+
+STEADY_PLAN = set_for_transaction(STEADY)
+STEADY_PLAN_NOT_DURABLE = set_for_transaction(STEADY_NOT_DURABLE)
 
 
 @dataclass(frozen=True, slots=True)

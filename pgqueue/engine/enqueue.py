@@ -85,20 +85,29 @@ def _insert_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
     params = {"n": count, "run_at": new.like.run_at, "delay": new.like.delay}
     ((first_id, gapped_ids, scheduled_at, now),) = yield Statement(sql["take_ids"], params)
     ids = gapped_ids or range(first_id, first_id + count)
+    if _is_plain(new.like):
+        name, after = "copy_plain_jobs", _plain_end(new.like)
+    else:
+        name, after = "copy_jobs", _full_end(new.like, scheduled_at, now)
     try:
-        yield Copy(sql["copy_jobs"], _copy_blocks(new, ids, scheduled_at, now))
+        yield Copy(sql[name], _copy_blocks(new, ids, after))
     except psycopg.NotSupportedError:  # the caller's connection is in pipeline mode
         return (yield from enqueue_jobs(sql, new.one_by_one()))
     return list(ids)
 
 
-def _copy_blocks(
-    new: NewJobs, ids: Sequence[int], scheduled_at: datetime, now: datetime
-) -> Iterator[str]:
-    """Lines of `copy_jobs` in text format, some hundred at a time."""
-    like = new.like
-    before = f"\t{_copied(like.task)}\t{_copied(like.queue)}\t"
-    after = "\t".join(
+def _is_plain(like: NewJob) -> bool:
+    """Whether the columns' defaults say all but the task, its queue and how to try it."""
+    rest = (like.run_at, like.delay, like.tags, like.timeout, like.expires_at, like.headers)
+    return not any(rest)
+
+
+def _plain_end(like: NewJob) -> str:
+    return f"\t{like.priority}\t{like.max_attempts}"
+
+
+def _full_end(like: NewJob, scheduled_at: datetime, now: datetime) -> str:
+    return "\t".join(
         (
             "",
             str(like.priority),
@@ -112,6 +121,11 @@ def _copy_blocks(
             _copied(json.dumps(like.headers or {})),
         )
     )
+
+
+def _copy_blocks(new: NewJobs, ids: Sequence[int], after: str) -> Iterator[str]:
+    """Lines for COPY in text format, some hundred at a time; `after` is what ends them all."""
+    before = f"\t{_copied(new.like.task)}\t{_copied(new.like.queue)}\t"
     for start in range(0, len(ids), COPY_BLOCK):
         part = slice(start, start + COPY_BLOCK)
         yield "".join(

@@ -118,14 +118,15 @@ def _requeue(sql: Sql, requeued: Sequence[Requeued]) -> Statement:
     params = {
         "ids": _numbers(outcome.job_id for outcome in requeued),
         "leases": _numbers(outcome.lease for outcome in requeued),
-        "delays": [outcome.delay for outcome in requeued],
+        # As a literal: the driver refuses a list of whole numbers and others.
+        "delays": _numbers(float(outcome.delay) for outcome in requeued),
         "uncounted": _numbers(outcome.uncounted for outcome in requeued),
         "errors": _or_none([outcome.error for outcome in requeued]),
     }
     return Statement(sql["requeue_jobs"], params)
 
 
-def _numbers(numbers: Iterable[int]) -> str:
+def _numbers(numbers: Iterable[float]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 

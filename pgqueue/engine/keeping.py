@@ -1,4 +1,4 @@
-"""How long finished jobs are kept: the table `retention`, read and set."""
+"""How long finished jobs and windows are kept: the table `retention`, read and set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pgqueue.errors import ConfigError
 
 Sql = Mapping[str, str]
 
-GROUPS = ("completed", "failed")
+WINDOWS = "windows"
+GROUPS = ("completed", "failed", WINDOWS)
 SHORTEST = timedelta(hours=1)
 LONGEST = timedelta(days=36_600)
 LARGEST = 2**63 - 1
@@ -33,7 +34,8 @@ As = Literal[Unchanged.UNCHANGED]
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How long a group of finished jobs is kept; without `keep` for ever. `failed` are cancelled
-    ones, too. Whole oldest days go while the younger ones hold `keep_count` jobs."""
+    ones, too. Whole oldest days go while the younger ones hold `keep_count` jobs. `windows` are
+    those of schedules, by when they ended."""
 
     state_group: str
     keep: timedelta | None
@@ -64,6 +66,8 @@ class Change:
 
     def _check_count(self) -> None:
         count = self.keep_count
+        if self.state_group == WINDOWS and not isinstance(count, Unchanged | None):
+            raise ConfigError("windows are kept by time alone: give keep")
         if isinstance(count, Unchanged | None) or (type(count) is int and 0 <= count <= LARGEST):
             return
         raise ConfigError(f"keep_count {count!r} is not valid: a whole number from 0")

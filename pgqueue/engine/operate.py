@@ -22,6 +22,9 @@ BATCH = 500
 WAIT = 5.0
 """Seconds that an operator's command waits for rows that somebody holds; as `unique_wait`."""
 
+REASON_LIMIT = 1000
+"""Characters of the reason for a pause."""
+
 SOURCES = ("cli", "api", "ui", "code")
 
 
@@ -59,6 +62,16 @@ def acting(by: Operator | None) -> Operator:
     if not isinstance(by, Operator):
         raise ConfigError(f"by={by!r} is not valid: use Operator({str(by)!r})")
     return by
+
+
+def checked_reason(reason: str | None) -> str | None:
+    """The reason for a pause as it is; raises ConfigError for what cannot be stored."""
+    if reason is not None and (not is_storable(reason) or len(reason) > REASON_LIMIT):
+        raise ConfigError(
+            f"the reason is not valid: text of at most {REASON_LIMIT} characters, "
+            "without NUL or lone surrogates"
+        )
+    return reason
 
 
 def patiently(sql: Mapping[str, str], statement: Statement) -> Steps[Rows]:

@@ -300,12 +300,19 @@ def _revive(sql: Sql, keys: Sequence[Key], revival: Revival) -> Steps[dict[int, 
 def _revive_batch(
     sql: Sql, keys: Sequence[Key], revival: Revival
 ) -> Steps[dict[int, Refusal | None]]:
-    retry = Statement(sql["retry_jobs"], _params(keys, revival))
+    statements = (
+        Statement(sql["wait_for_keys"]),
+        # A statement of its own: the retry sees what was let go before the lock.
+        Statement(sql["lock_schedules_of_jobs"], {"ids": [job_id for job_id, _ in keys]}),
+        Statement(sql["retry_jobs"], _params(keys, revival)),
+    )
     try:
-        _, rows = yield Batch((Statement(sql["wait_for_keys"]), retry))
+        *_, rows = yield Batch(statements)
     except _BUSY:
         if len(keys) == 1:
-            return {keys[0][0]: Refusal("another transaction holds its unique key: try again")}
+            return {
+                keys[0][0]: Refusal("a transaction holds its unique key or schedule: try again")
+            }
         # One of them waits for a stranger's transaction; the others need not.
         middle = len(keys) // 2
         first = yield from _revive_batch(sql, keys[:middle], revival)

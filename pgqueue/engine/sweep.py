@@ -1,4 +1,4 @@
-"""Delete what nobody needs any more: expired keys, logs and steps without a job, old entries."""
+"""Delete what nobody needs: expired keys, logs and steps without a job, old entries and windows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def sweep(sql: Sql) -> Steps[int]:
     events = yield from _until_none(Statement(sql["sweep_events"], {"days": EVENT_DAYS}))
     lines = yield from _walked(sql["sweep_job_logs"])
     steps = yield from _walked(sql["sweep_job_steps"])
-    return keys + workflows + entries + events + lines + steps
+    windows = yield from _until_none(Statement(sql["sweep_windows"]))
+    backfills = yield Statement(sql["sweep_backfills"])
+    return keys + workflows + entries + events + lines + steps + windows + len(backfills)
 
 
 def _until_none(statement: Statement) -> Steps[int]:

@@ -6,19 +6,21 @@ one that is interrupted goes on where it was, in whichever process ticks next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
-from typing import Any
+
+import psycopg
 
 from pgqueue.db.run import Row, Statement, Steps
-from pgqueue.engine.cancel import cancel_jobs
-from pgqueue.engine.operate import Operator
-from pgqueue.errors import ConfigError, ScheduleNotFound
-from pgqueue.schedule.cron import Cron, utc
+from pgqueue.engine.operate import WAIT, Operator, batches
+from pgqueue.errors import ConfigError, JobBusy, ScheduleNotFound
+from pgqueue.schedule.cron import Cron, Moment, instant_of, utc
+from pgqueue.schedule.failing import mark_failed, safely
 from pgqueue.schedule.fill import Filled, JobTemplate, Mode, Share, insert_windows
 from pgqueue.schedule.windows import Window
+from pgqueue.tasks.values import EARLIEST, LATEST
 
 Sql = Mapping[str, str]
 
@@ -26,9 +28,7 @@ AHEAD = 200
 """Windows of one backfill that wait at most: the rest is inserted as these end."""
 
 PLAN_LIMIT = 100_000
-"""Windows that a dry run lists at most."""
-
-_MICRO = timedelta(microseconds=1)
+"""Windows of a range that a dry run looks at, at most."""
 
 
 def windows_in(cron: Cron, start: datetime, end: datetime) -> Iterator[Window]:
@@ -43,29 +43,51 @@ def windows_in(cron: Cron, start: datetime, end: datetime) -> Iterator[Window]:
 
 
 @dataclass(frozen=True, slots=True)
-class LockedSchedule:
-    """A schedule as `lock_schedule` gives it: what its jobs have in common, its time, and now."""
+class FoundSchedule:
+    """A schedule as `find_schedule` gives it: what its jobs have in common, its time, and now."""
 
     template: JobTemplate
     cron: Cron
     window_mode: str
+    next_run_at: datetime
+    starts_at: datetime
+    ends_at: datetime
     now: datetime
 
 
-def lock_schedule(sql: Sql, name: str) -> Steps[LockedSchedule]:
-    """The schedule of that name, locked to the transaction's end; raises ScheduleNotFound."""
-    rows = yield Statement(sql["lock_schedule"], {"name": name})
+def find_schedule(sql: Sql, name: str) -> Steps[FoundSchedule]:
+    """The schedule of that name; raises ScheduleNotFound."""
+    rows = yield Statement(sql["find_schedule"], {"name": name})
     if not rows:
         raise ScheduleNotFound(f"schedule {name!r}")
-    *columns, cron, timezone, window_mode, now = rows[0]
-    return LockedSchedule(JobTemplate(*columns), Cron(cron, timezone), window_mode, utc(now))
+    *columns, cron, timezone, window_mode, next_run_at, starts_at, ends_at, now = rows[0]
+    return FoundSchedule(
+        template=JobTemplate(*columns),
+        cron=Cron(cron, timezone),
+        window_mode=window_mode,
+        next_run_at=utc(next_run_at),
+        starts_at=utc(starts_at or EARLIEST),
+        ends_at=utc(ends_at or LATEST),
+        now=utc(now),
+    )
 
 
-def plan_backfill(sql: Sql, name: str, start: datetime, end: datetime) -> Steps[list[Window]]:
+def lock_schedule(sql: Sql, name: str) -> Steps[FoundSchedule]:
+    """The schedule of that name, locked to the transaction's end; raises ScheduleNotFound."""
+    yield Statement(sql["lock_schedule"], {"name": name})
+    return (yield from find_schedule(sql, name))
+
+
+def plan_backfill(sql: Sql, name: str, start: Moment, end: Moment) -> Steps[list[Window]]:
     """The windows that a backfill of [start, end) would run: those that were not run yet."""
-    schedule = yield from lock_schedule(sql, name)
-    _check_range(schedule, start, end)
-    windows = list(islice(windows_in(schedule.cron, start, end), PLAN_LIMIT))
+    schedule = yield from find_schedule(sql, name)
+    begin, until = _checked_range(schedule, start, end)
+    windows = list(islice(windows_in(schedule.cron, begin, until), PLAN_LIMIT + 1))
+    if len(windows) > PLAN_LIMIT:
+        raise ConfigError(
+            f"from {begin} to {until} are more than {PLAN_LIMIT:,} windows: plan a shorter range "
+            "(the backfill itself may be as long as you like)"
+        )
     params = {
         "schedule_id": schedule.template.id,
         "window_starts": [window.start for window in windows],
@@ -77,7 +99,7 @@ def plan_backfill(sql: Sql, name: str, start: datetime, end: datetime) -> Steps[
 
 
 def add_backfill(
-    sql: Sql, name: str, start: datetime, end: datetime, *, concurrency: int, operator: Operator
+    sql: Sql, name: str, start: Moment, end: Moment, *, concurrency: int, operator: Operator
 ) -> Steps[int]:
     """Store a backfill of [start, end), for the tick; returns its id.
 
@@ -86,69 +108,79 @@ def add_backfill(
     if type(concurrency) is not int or not 1 <= concurrency <= AHEAD:
         raise ConfigError(f"concurrency {concurrency!r} is not valid: 1 to {AHEAD}")
     schedule = yield from lock_schedule(sql, name)
-    _check_range(schedule, start, end)
-    place = {
-        "schedule_id": schedule.template.id,
-        "range_start": utc(start),
-        "range_end": utc(end),
-    }
-    rows = yield Statement(sql["find_backfill"], place)
+    begin, until = _checked_range(schedule, start, end)
+    place = {"schedule_id": schedule.template.id, "range_start": begin, "range_end": until}
+    rows = yield Statement(sql["continue_backfill"], {**place, "concurrency": concurrency})
     if not rows:
         asked = {**place, **operator.params, "name": name, "concurrency": concurrency}
         rows = yield Statement(sql["add_backfill"], asked)
     return int(rows[0][0])
 
 
-def _check_range(schedule: LockedSchedule, start: datetime, end: datetime) -> None:
+def _checked_range(
+    schedule: FoundSchedule, start: Moment, end: Moment
+) -> tuple[datetime, datetime]:
     if schedule.window_mode != Mode.WINDOW:
         raise ConfigError("a schedule of since-last-run windows has none to fill in: use `run`")
-    if utc(start) >= utc(end):
+    begin = instant_of("start", start, schedule.cron.timezone)
+    until = instant_of("end", end, schedule.cron.timezone)
+    if begin >= until:
         raise ConfigError("a backfill ends after it starts")
-    if utc(end) > schedule.now:
+    if until > schedule.now:
         raise ConfigError("a backfill ends now at the latest: later windows come by themselves")
+    return begin, until
 
 
 def cancel_backfill(sql: Sql, backfill_id: int, operator: Operator) -> Steps[bool]:
-    """Stop it: what runs goes on to its end, what waits is cancelled; False if it had ended."""
+    """Stop it: what runs goes on to its end, what waits is cancelled; False if it had ended.
+
+    For a transaction. Raises ScheduleNotFound, and JobBusy while somebody holds one of its jobs.
+    """
+    if not (yield Statement(sql["lock_backfill"], {"id": backfill_id})):
+        raise ScheduleNotFound(f"backfill {backfill_id}", "pgq schedule backfills")
     rows = yield Statement(sql["cancel_backfill"], {"id": backfill_id, **operator.params})
     waiting = [job_id for (job_id,) in rows if job_id is not None]
-    if waiting:
-        yield from cancel_jobs(sql, waiting, message="its backfill was cancelled")
-        yield Statement(sql["close_cancelled"], {"id": backfill_id})
+    yield from cancel_held(sql, waiting, "its backfill was cancelled")
+    yield Statement(sql["close_cancelled"], {"id": backfill_id})
     return bool(rows)
 
 
+def cancel_held(sql: Sql, ids: Sequence[int], message: str) -> Steps[None]:
+    """Cancel jobs that wait for their turn, inside a transaction; raises JobBusy."""
+    yield Statement(sql["wait_for_rows"], {"wait": f"{WAIT:g}s"})
+    said = {"reason": "cancelled", "message": message, "who": None, "source": None}
+    for batch in batches(ids):
+        try:
+            yield Statement(sql["cancel_jobs"], {"ids": list(batch), **said})
+        except psycopg.errors.LockNotAvailable:
+            raise JobBusy(tuple(batch), WAIT) from None
+
+
 def expand_backfills(sql: Sql) -> Steps[tuple[bool, Filled]]:
-    """Insert the next windows of what is under way; returns whether there is room for more."""
-    rows = yield Statement(sql["lock_backfills"])
-    filled, more = Filled(), False
+    """Insert the next windows of what is under way; returns whether there may be more to do."""
+    rows = yield Statement(sql["lock_backfills"], {"most": AHEAD})
+    filled = Filled()
     for row in rows:
-        has_room, did = yield from _expand(sql, row)
-        more = more or has_room
-        filled = Filled(filled.windows + did.windows, filled.jobs + did.jobs, did.job_id)
-    return more, filled
+        *_, schedule_id, name = row
+        did = yield from safely(_expand(sql, row))
+        if isinstance(did, Filled):
+            filled = Filled(filled.windows + did.windows, filled.jobs + did.jobs)
+        else:
+            yield from mark_failed(sql, schedule_id, name, did)
+    return bool(rows), filled
 
 
-def _expand(sql: Sql, row: Row) -> Steps[tuple[bool, Filled]]:
-    backfill_id, reached, range_end, is_cancelled, open_ones, name = row
+def _expand(sql: Sql, row: Row) -> Steps[Filled]:
+    backfill_id, reached, range_end, open_ones, is_over, _, name = row
     reached, range_end = utc(reached), utc(range_end)
-    if is_cancelled or reached >= range_end:
-        yield from _advance(sql, backfill_id, reached, is_finished=not open_ones)
-        return False, Filled()
-    if open_ones >= AHEAD:
-        return False, Filled()
-    schedule = yield from lock_schedule(sql, name)
-    windows = list(islice(windows_in(schedule.cron, reached, range_end), AHEAD - open_ones))
+    if is_over:
+        yield Statement(sql["finish_backfill"], {"id": backfill_id})
+        return Filled()
+    room = AHEAD - open_ones
+    schedule = yield from find_schedule(sql, name)
+    windows = list(islice(windows_in(schedule.cron, reached, range_end), room))
     share = Share(schedule.template, windows)
-    by_id = yield from insert_windows(sql, [share], Mode.BACKFILL, backfill_id=backfill_id)
-    filled = by_id.get(schedule.template.id, Filled())
-    is_last = len(windows) < AHEAD - open_ones
-    yield from _advance(
-        sql, backfill_id, range_end if is_last else windows[-1].end, is_finished=False
-    )
-    return True, filled
-
-
-def _advance(sql: Sql, backfill_id: int, reached: datetime, *, is_finished: bool) -> Steps[None]:
-    params: dict[str, Any] = {"id": backfill_id, "reached": reached, "is_finished": is_finished}
-    yield Statement(sql["advance_backfill"], params)
+    filled = yield from insert_windows(sql, [share], Mode.BACKFILL, backfill_id=backfill_id)
+    reached = windows[-1].end if len(windows) == room else range_end
+    yield Statement(sql["advance_backfill"], {"id": backfill_id, "reached": reached})
+    return filled.get(schedule.template.id, Filled())

@@ -23,14 +23,15 @@ import re
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo, available_timezones
 
 from croniter import CroniterBadDateError, croniter
 
-from pgqueue.errors import CronInvalid, ZoneInvalid
+from pgqueue.errors import ConfigError, CronInvalid, ZoneInvalid
+from pgqueue.tasks.values import EARLIEST, LATEST, checked_time
 
 _FIELDS = (
     ("minute", "0-59"),
@@ -281,6 +282,23 @@ def utc(instant: datetime) -> datetime:
     if instant.tzinfo is None:
         raise ValueError(f"{instant!r} has no time zone: an instant is an aware datetime")
     return instant.astimezone(UTC)
+
+
+Moment = datetime | date
+"""An aware datetime; a day is its first instant in the zone of its schedule."""
+
+
+def instant_of(name: str, moment: Moment, timezone: str) -> datetime:
+    """The moment in UTC; raises ConfigError, with its `name`, for what is none."""
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        if not EARLIEST.year <= moment.year <= LATEST.year:
+            raise ConfigError(f"{name} {moment} is not valid: from the year 1970 to 9998")
+        midnight = datetime(moment.year, moment.month, moment.day)  # noqa: DTZ001 - a local time
+        return _reached(zone(timezone), midnight)
+    checked = checked_time(name, moment)
+    if checked is None:
+        raise ConfigError(f"{name} is missing: use an aware datetime, or a date")
+    return utc(checked)
 
 
 def _offset(zone: ZoneInfo, moment: datetime) -> timedelta:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from pgqueue.db.run import Statement, Steps
-from pgqueue.engine.cancel import cancel_jobs
+from pgqueue.engine.filters import STATES
 from pgqueue.engine.operate import Operator
-from pgqueue.errors import ScheduleNotFound, WindowBusy
-from pgqueue.schedule.backfill import lock_schedule
-from pgqueue.schedule.cron import utc
+from pgqueue.errors import ConfigError, ScheduleNotFound, WindowBusy
+from pgqueue.schedule.backfill import cancel_held, find_schedule, lock_schedule
+from pgqueue.schedule.cron import Moment, instant_of, utc
 from pgqueue.schedule.fill import Mode, put_window, renew_window
 from pgqueue.schedule.release import release_windows
-from pgqueue.schedule.store import schedule_id
+from pgqueue.schedule.store import checked_name, schedule_id
 from pgqueue.schedule.windows import Window
 
 Sql = Mapping[str, str]
+
+_MICRO = timedelta(microseconds=1)
 
 
 def pause_schedule(sql: Sql, name: str, operator: Operator, reason: str | None) -> Steps[bool]:
@@ -36,13 +39,17 @@ def resume_schedule(sql: Sql, name: str, operator: Operator) -> Steps[bool]:
 
 
 def remove_schedule(sql: Sql, name: str, operator: Operator) -> Steps[None]:
-    """Remove it with its windows; jobs that run or are queued go on, held ones are cancelled."""
-    rows = yield Statement(sql["remove_schedule"], {"name": name, **operator.params})
+    """Remove it with its windows; jobs that run or are queued go on, held ones are cancelled.
+
+    For a transaction. Raises ScheduleNotFound, and JobBusy while somebody holds one of its jobs.
+    """
+    rows = yield Statement(sql["lock_schedule"], {"name": name})
     if not rows:
         raise ScheduleNotFound(f"schedule {name!r}")
-    held = [job_id for (job_id,) in rows if job_id is not None]
-    if held:
-        yield from cancel_jobs(sql, held, message="its schedule was removed")
+    place = {"id": rows[0][0]}
+    held = yield Statement(sql["find_held_jobs"], place)
+    yield from cancel_held(sql, [job_id for (job_id,) in held], "its schedule was removed")
+    yield Statement(sql["remove_schedule"], {**place, **operator.params})
 
 
 def run_now(sql: Sql, name: str, operator: Operator) -> Steps[int]:
@@ -77,7 +84,7 @@ def rerun_window(sql: Sql, window_id: int, operator: Operator) -> Steps[int]:
     """
     rows = yield Statement(sql["find_window"], {"id": window_id})
     if not rows:
-        raise ScheduleNotFound(f"window {window_id}")
+        raise ScheduleNotFound(f"window {window_id}", "pgq window list")
     _, name, start, end, mode = rows[0]
     schedule = yield from lock_schedule(sql, name)
     window = Window(utc(start), utc(end))
@@ -110,19 +117,26 @@ PROBLEM_COLUMNS = (
 )  # fmt: skip
 
 
+WINDOW_STATES = (*STATES, "skipped", "lost")
+
+
 def list_windows(
     sql: Sql, schedule: str | None, state: str | None, limit: int
 ) -> Steps[list[dict[str, Any]]]:
     """The newest windows, of one schedule or of all, with lag and duration."""
+    if state is not None and state not in WINDOW_STATES:
+        raise ConfigError(f"state {state!r} is not valid: {', '.join(WINDOW_STATES)}")
     if schedule is not None:
-        yield from schedule_id(sql, schedule)
+        yield from schedule_id(sql, checked_name(schedule))
     params = {"schedule": schedule, "state": state, "n": limit}
     rows = yield Statement(sql["list_windows"], params)
     return [dict(zip(WINDOW_COLUMNS, row, strict=True)) for row in rows]
 
 
 def list_backfills(sql: Sql, schedule: str | None) -> Steps[list[dict[str, Any]]]:
-    """Backfills, the newest first, with how far they are."""
+    """Backfills, the newest first, with how far they are; raises ScheduleNotFound."""
+    if schedule is not None:
+        yield from schedule_id(sql, checked_name(schedule))
     rows = yield Statement(sql["list_backfills"], {"schedule": schedule})
     return [dict(zip(BACKFILL_COLUMNS, row, strict=True)) for row in rows]
 
@@ -134,13 +148,17 @@ def list_problems(sql: Sql) -> Steps[list[dict[str, Any]]]:
 
 
 def next_fires(
-    sql: Sql, name: str, count: int, after: datetime | None
+    sql: Sql, name: str, count: int, after: Moment | None
 ) -> Steps[tuple[list[datetime], str]]:
-    """The coming `count` fires (UTC) and the schedule's zone; without `after`, from now on."""
-    schedule = yield from lock_schedule(sql, name)
-    fire = schedule.now if after is None else utc(after)
-    fires = []
-    for _ in range(count):
-        fire = schedule.cron.next(fire)
-        fires.append(fire)
-    return fires, schedule.cron.timezone
+    """The coming `count` fires (UTC) and the schedule's zone; without `after`, from now on.
+
+    Fewer where it ends before. Raises ScheduleNotFound.
+    """
+    schedule = yield from find_schedule(sql, name)
+    cron, timezone = schedule.cron, schedule.cron.timezone
+    if after is None:
+        begin = max(schedule.now + _MICRO, schedule.next_run_at)
+    else:
+        begin = max(instant_of("after", after, timezone) + _MICRO, schedule.starts_at)
+    fires = cron.between(begin, schedule.ends_at)
+    return list(islice(fires, count)), timezone

@@ -60,8 +60,7 @@ class JobTemplate:
     @property
     def is_held(self) -> bool:
         """Whether its windows are inserted held, for `release_windows` to let go."""
-        in_turn = self.overlap in (Overlap.QUEUE, Overlap.CANCEL_RUNNING)
-        return in_turn or self.after_id is not None
+        return self.overlap != Overlap.ALLOW or self.after_id is not None
 
     @property
     def params(self) -> dict[str, Any]:

@@ -25,14 +25,13 @@ def release_windows(sql: Sql) -> Steps[int]:
     """Let the jobs go whose turn it is; returns how many. Inside the transaction of a pass."""
     yield from _cancel_superseded(sql)
     released = 0
-    for name in ("release_windows", "release_backfills"):
-        for _ in range(ROUNDS):
-            ((let_go, closed),) = yield Statement(sql[name])
-            released += let_go
-            if not closed:
-                break
-            # Where one was cancelled there may be thousands, and a round closes one of a schedule.
-            yield Statement(sql["close_dead_windows"])
+    for _ in range(ROUNDS):
+        ((let_go, closed),) = yield Statement(sql["release_windows"])
+        released += let_go
+        if not closed:
+            break
+        # Where one was cancelled there may be thousands, and a round closes one of a schedule.
+        yield Statement(sql["close_dead_windows"])
     return released
 
 

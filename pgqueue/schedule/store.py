@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 
 from pgqueue.db.run import Statement, Steps
 from pgqueue.engine.operate import Operator
 from pgqueue.errors import ConfigError, ScheduleNotFound
 from pgqueue.events import SchedulesUndeclared, emit
-from pgqueue.job import Json, storable_json
-from pgqueue.schedule.cron import Cron
+from pgqueue.job import Json, is_storable, storable_json
+from pgqueue.schedule.cron import Cron, Moment
 from pgqueue.schedule.fill import Mode, Overlap
 from pgqueue.schedule.windows import CatchUp
 from pgqueue.tasks.names import checked_queue
@@ -35,6 +35,38 @@ COUNT_LIMIT = 10_000
 WINDOW_PARAMETERS = ("window_start", "window_end", "mode")
 WINDOW_MODES = (Mode.WINDOW, Mode.SINCE_LAST_RUN)
 _MICRO = timedelta(microseconds=1)
+
+
+class Policies(TypedDict, total=False):
+    """What may be said of a schedule beside its time and its task; see `Schedule`."""
+
+    timezone: str
+    payload: Mapping[str, Json]
+    queue: str | None
+    priority: int | None
+    tags: Sequence[str] | None
+    tenant: str | None
+    timeout: float | None
+    catch_up: str
+    catch_up_max_age: float | None
+    catch_up_max_count: int | None
+    overlap: str
+    delay: float
+    jitter: float
+    starts_at: Moment | None
+    ends_at: Moment | None
+    window_mode: str
+    after: str | None
+
+
+def checked_name(name: str) -> str:
+    """The name as it is; raises ConfigError unless a schedule can be called so."""
+    if not is_storable(name) or not name.isprintable() or not 1 <= len(name) <= NAME_LIMIT:
+        raise ConfigError(
+            f"schedule name {str(name)[:NAME_LIMIT]!r} is not valid: "
+            f"1 to {NAME_LIMIT} printable characters"
+        )
+    return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,21 +99,20 @@ class Schedule:
     declared: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not 1 <= len(self.name) <= NAME_LIMIT:
-            raise ConfigError(
-                f"schedule name {self.name!r} is not valid: 1 to {NAME_LIMIT} characters"
-            )
+        checked_name(self.name)
         self._check_policies()
         self._check_life()
         self._check_options()
+        if not isinstance(self.payload, Mapping):
+            raise ConfigError(f"payload {self.payload!r} is not valid: a mapping of arguments")
         Cron(self.cron, self.timezone)
         self.stored_payload()
 
     def _check_policies(self) -> None:
         for name in ("delay", "jitter"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value <= DELAY_LIMIT:
-                raise ConfigError(f"{name} {value!r} is not valid: 0 to {DELAY_LIMIT:g} seconds")
+            if type(value) not in (int, float) or not 0 <= value <= DELAY_LIMIT:
+                raise ConfigError(f"{name} {value!r} is not valid: 0 to {DELAY_LIMIT} seconds")
         if self.catch_up_max_age is not None:
             checked_span("catch_up_max_age", self.catch_up_max_age)
         count = self.catch_up_max_count
@@ -99,6 +130,8 @@ class Schedule:
             raise ConfigError("starts_at must be before ends_at")
         if self.after is not None and self.window_mode != Mode.WINDOW:
             raise ConfigError("after needs windows from fire to fire: it compares their spans")
+        if self.after is not None:
+            checked_name(self.after)
         if self.after == self.name:
             raise ConfigError(f"schedule {self.name!r} cannot run after itself")
 
@@ -194,8 +227,28 @@ def put_schedule(sql: Sql, schedule: Schedule, operator: Operator | None = None)
     return Stored(schedule_id, next_run_at.astimezone(UTC), is_new)
 
 
+def edit_schedule(
+    sql: Sql, name: str, edited: Callable[[Mapping[str, Any]], Schedule], operator: Operator
+) -> Steps[Stored]:
+    """Store what `edited` makes of the schedule's row; for a transaction, which locks it."""
+    yield Statement(sql["lock_schedule"], {"name": name})
+    row = yield from get_schedule(sql, name)
+    return (yield from put_schedule(sql, edited(row), operator))
+
+
 def _after_id(sql: Sql, schedule: Schedule) -> Steps[int | None]:
+    if schedule.after is None and schedule.window_mode == Mode.WINDOW:
+        return None
+    # Two that are put at once could make a circle that neither sees.
+    yield Statement(sql["lock_followers"])
+    own = yield Statement(sql["find_schedule_id"], {"name": schedule.name})
+    followers = (yield Statement(sql["find_followers"], {"id": own[0][0]})) if own else []
     if schedule.after is None:
+        if followers:
+            raise ConfigError(
+                f"schedule {schedule.name!r} needs windows from fire to fire: another one runs "
+                "after it, and compares their spans"
+            )
         return None
     after_id = yield from schedule_id(sql, schedule.after)
     ((_, mode),) = yield Statement(sql["find_schedule_id"], {"name": schedule.after})
@@ -204,14 +257,11 @@ def _after_id(sql: Sql, schedule: Schedule) -> Steps[int | None]:
             f"schedule {schedule.name!r} cannot run after {schedule.after!r}: the windows of that "
             "one go from its last run on, so no other schedule has the same"
         )
-    own = yield Statement(sql["find_schedule_id"], {"name": schedule.name})
-    if own:
-        followers = yield Statement(sql["find_followers"], {"id": own[0][0]})
-        if (after_id,) in followers:
-            raise ConfigError(
-                f"schedule {schedule.name!r} cannot run after {schedule.after!r}: that one runs "
-                "after it, and both would wait for ever"
-            )
+    if (after_id,) in followers:
+        raise ConfigError(
+            f"schedule {schedule.name!r} cannot run after {schedule.after!r}: that one runs "
+            "after it, and both would wait for ever"
+        )
     return after_id
 
 

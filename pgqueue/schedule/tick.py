@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-import psycopg
-
-from pgqueue.db.run import Row, Statement, Steps, in_transaction
-from pgqueue.errors import ConfigError, PgQueueError
-from pgqueue.events import ScheduleFailed, ScheduleLate, ScheduleTicked, emit
+from pgqueue.db.run import Statement, Steps, in_transaction
+from pgqueue.errors import ConfigError
+from pgqueue.events import ScheduleLate, ScheduleTicked, emit
 from pgqueue.job import Json
 from pgqueue.schedule.backfill import expand_backfills
 from pgqueue.schedule.cron import Cron
+from pgqueue.schedule.failing import mark_failed, safely
 from pgqueue.schedule.fill import (
     Filled,
     JobTemplate,
@@ -31,6 +30,9 @@ Sql = Mapping[str, str]
 SCHEDULES_A_PASS = 100
 WINDOWS_A_PASS = 1000
 """Bounds of one transaction: a schedule that is years behind catches up over several."""
+
+PASSES_A_TURN = 10
+"""After so many passes held windows get their turn, too: to catch up may take minutes."""
 
 PASSES = 10_000
 """Where a tick stops and leaves the rest to the next one."""
@@ -96,11 +98,14 @@ def tick(sql: Sql) -> Steps[Ticked]:
     others go on.
     """
     ticked = Ticked()
-    for _ in range(PASSES):
+    for number in range(1, PASSES + 1):
         more, did = yield from in_transaction(_pass(sql))
         ticked = ticked.plus(did.windows, did.jobs, did.released)
         if not more:
             break
+        if number % PASSES_A_TURN == 0:
+            _, did = yield from in_transaction(_turns(sql))
+            ticked = ticked.plus(did.windows, did.jobs, did.released)
     return ticked
 
 
@@ -118,6 +123,10 @@ def _pass(sql: Sql) -> Steps[tuple[bool, Ticked]]:
         return True, (yield from _tick_all(sql, [DueSchedule(*row) for row in rows]))
     # Last, and in a transaction that holds no schedule that is due: whoever waits for one of these
     # rows never waits in a circle.
+    return (yield from _turns(sql))
+
+
+def _turns(sql: Sql) -> Steps[tuple[bool, Ticked]]:
     ((is_held, is_filling),) = yield Statement(sql["look_for_held"])
     more, filled = (yield from expand_backfills(sql)) if is_filling else (False, Filled())
     released = (yield from release_windows(sql)) if is_held or is_filling else 0
@@ -126,38 +135,23 @@ def _pass(sql: Sql) -> Steps[tuple[bool, Ticked]]:
 
 def _tick_all(sql: Sql, schedules: list[DueSchedule]) -> Steps[Ticked]:
     """All in two statements; where that fails, one by one, so that the culprit alone is marked."""
+    limit = WINDOWS_A_PASS // len(schedules)
     if len(schedules) > 1:
-        done = yield from _safely(sql, _tick_together(sql, schedules))
+        done = yield from safely(_tick_together(sql, schedules, limit))
         if isinstance(done, Ticked):
             return done
     did = Ticked()
     for schedule in schedules:
-        done = yield from _safely(sql, _tick_together(sql, [schedule]))
+        done = yield from safely(_tick_together(sql, [schedule], limit))
         if isinstance(done, Ticked):
             did = did.plus(done.windows, done.jobs)
         else:
-            yield from _mark_failed(sql, schedule, done)
+            yield from mark_failed(sql, schedule.id, schedule.name, done)
     return did
 
 
-def _safely(sql: Sql, steps: Steps[Ticked]) -> Steps[Ticked | Exception]:
-    """The steps in a savepoint; the error that they ended with where it is the schedule's own."""
-    yield Statement("savepoint schedule")
-    try:
-        done = yield from steps
-    except (PgQueueError, psycopg.DatabaseError, ValueError) as error:
-        if isinstance(error, psycopg.OperationalError):
-            raise
-        yield Statement("rollback to savepoint schedule")
-        return error
-    yield Statement("release savepoint schedule")
-    return done
-
-
-def _tick_together(sql: Sql, schedules: list[DueSchedule]) -> Steps[Ticked]:
-    dues = [(schedule, _due(schedule)) for schedule in schedules]
-    if len(dues) > 1 and sum(len(due.windows) for _, due in dues) > WINDOWS_A_PASS:
-        raise ConfigError("too many windows for one statement: one by one, then")
+def _tick_together(sql: Sql, schedules: list[DueSchedule], limit: int) -> Steps[Ticked]:
+    dues = [(schedule, _due(schedule, limit)) for schedule in schedules]
     filled: dict[int, Filled] = {}
     shares = []
     for schedule, due in dues:
@@ -181,7 +175,7 @@ def _tell(schedule: DueSchedule, due: Due, filled: Filled) -> None:
         emit(ScheduleLate(schedule.name, late.total_seconds()))
 
 
-def _due(schedule: DueSchedule) -> Due:
+def _due(schedule: DueSchedule, limit: int) -> Due:
     if schedule.next_run_at is None:
         raise ConfigError("next_run_at is out of range: set it to a time in the years 1 to 9999")
     since_last = schedule.window_mode == Mode.SINCE_LAST_RUN
@@ -193,7 +187,7 @@ def _due(schedule: DueSchedule) -> Due:
         last_window_end=schedule.last_window_end,
         # One run covers all that was missed.
         catch_up=CatchUp.LATEST if since_last else CatchUp(schedule.catch_up),
-        limit=WINDOWS_A_PASS,
+        limit=limit,
         max_age=None if age is None or since_last else timedelta(seconds=age),
         max_count=None if since_last else schedule.catch_up_max_count,
         ends_at=schedule.ends_at,
@@ -223,10 +217,3 @@ def _advance(dues: list[tuple[DueSchedule, Due]]) -> dict[str, Any]:
         "next_run_ats": [due.next_run_at for _, due in dues],
         "last_run_ats": [due.windows[-1].end if due.windows else None for _, due in dues],
     }
-
-
-def _mark_failed(sql: Sql, schedule: DueSchedule, error: Exception) -> Steps[None]:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    params = {"schedule_id": schedule.id, "error": reason}
-    rows: list[Row] = yield Statement(sql["mark_failed_schedule"], params)
-    emit(ScheduleFailed(schedule.name, reason, rows[0][0]))

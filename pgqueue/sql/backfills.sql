@@ -1,36 +1,57 @@
 -- Backfills: windows of the past, a few at a time.
 
--- Backfills that are not finished, oldest first, with the schedule's part of their jobs; one that
--- another ticker works on is skipped.
+-- Backfills with something to do, oldest first: with room for more windows, or over. How many of
+-- their windows wait or run. One that another ticker works on is skipped, and one whose schedule is
+-- held or is to be tried again later.
 -- name: lock_backfills
 select
-  backfills.id, backfills.reached, backfills.range_end, backfills.cancelled_at is not null,
-  (
-    select count(*)
-    from (
-      select
-      from pgqueue.windows
-      left join pgqueue.jobs on jobs.id = windows.job_id
-      where windows.backfill_id = backfills.id
-        and windows.outcome is null
-        and (windows.held or jobs.id is not null)
-      limit 1000
-    ) as open_ones
-  ) as open,
-  schedules.name
+  backfills.id, backfills.reached, backfills.range_end, open_ones.number,
+  backfills.cancelled_at is not null or backfills.reached >= backfills.range_end as is_over,
+  schedules.id as schedule_id, schedules.name
 from pgqueue.backfills
 join pgqueue.schedules on schedules.id = backfills.schedule_id
+cross join lateral (
+  select count(*) as number
+  from (
+    select
+    from pgqueue.windows
+    left join pgqueue.jobs on jobs.id = windows.job_id
+    where windows.backfill_id = backfills.id
+      and windows.outcome is null
+      and (windows.held or jobs.id is not null)
+    limit %(most)s
+  ) as counted
+) as open_ones
 where backfills.finished_at is null
+  and (schedules.retry_at is null or schedules.retry_at <= pgqueue.clock())
+  and case
+    when backfills.cancelled_at is not null or backfills.reached >= backfills.range_end
+      then open_ones.number = 0
+    else open_ones.number < %(most)s
+  end
 order by backfills.id
 limit 20
-for update of backfills skip locked
+for update of backfills, schedules skip locked
 
 -- name: advance_backfill
 update pgqueue.backfills
-set
-  reached = %(reached)s,
-  finished_at = case when %(is_finished)s then pgqueue.clock_now() end
+set reached = %(reached)s
 where id = %(id)s
+returning id
+
+-- A statement of its own: it sees what was brought back before the backfill was locked.
+-- name: finish_backfill
+update pgqueue.backfills
+set finished_at = pgqueue.clock_now()
+where id = %(id)s
+  and not exists (
+    select
+    from pgqueue.windows
+    left join pgqueue.jobs on jobs.id = windows.job_id
+    where windows.backfill_id = backfills.id
+      and windows.outcome is null
+      and (windows.held or jobs.id is not null)
+  )
 returning id
 
 -- name: add_backfill
@@ -57,15 +78,24 @@ with
 select id
 from added_backfill
 
--- An unfinished backfill of the same range: asking for it again goes on with it.
--- name: find_backfill
-select id
-from pgqueue.backfills
+-- An unfinished backfill of the same range: asking for it again goes on with it, so many at a time.
+-- name: continue_backfill
+update pgqueue.backfills
+set concurrency = %(concurrency)s
 where schedule_id = %(schedule_id)s
   and range_start = %(range_start)s
   and range_end = %(range_end)s
   and finished_at is null
   and cancelled_at is null
+returning id
+
+-- Its schedule, too: what is brought back meanwhile comes before or after.
+-- name: lock_backfill
+select backfills.id
+from pgqueue.backfills
+join pgqueue.schedules on schedules.id = backfills.schedule_id
+where backfills.id = %(id)s
+for update of backfills, schedules
 
 -- Stops a backfill: what is under way ends, what waits is cancelled. Returns the jobs that wait.
 -- name: cancel_backfill
@@ -110,14 +140,7 @@ from unnest(
   %(window_starts)s::timestamptz[],
   %(window_ends)s::timestamptz[]
 ) as asked (window_start, window_end)
-where not exists (
-  select
-  from pgqueue.windows
-  where windows.schedule_id = %(schedule_id)s
-    and windows.mode in ('window', 'backfill')
-    and windows.window_start < asked.window_end
-    and windows.window_end > asked.window_start
-)
+where not pgqueue.is_span_covered(%(schedule_id)s, asked.window_start, asked.window_end)
 order by asked.window_start
 
 -- name: list_backfills

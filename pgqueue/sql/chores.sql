@@ -115,6 +115,7 @@ with
         where at < pgqueue.clock() - interval '1 day' - (
           select coalesce(max(keep), interval '0')
           from pgqueue.retention
+          where state_group <> 'windows'
         )
       )
   ),

@@ -65,6 +65,18 @@ cross join lateral (
   limit 1
 ) as ended
 
+-- Locks the schedules whose windows these jobs are: no tick lets another one start meanwhile.
+-- name: lock_schedules_of_jobs
+select id
+from pgqueue.schedules
+where id = any(array(
+  select schedule_id
+  from pgqueue.windows
+  where job_id = any(%(ids)s::bigint[])
+))
+order by id
+for no key update
+
 -- Moves finished jobs back into their queues under their ids. The insert comes first and the delete
 -- follows what it inserted: a job whose unique key is taken stays where it is. Rows that another
 -- operator holds are skipped. `tries` says how many a task's policy gives; null is one.
@@ -110,6 +122,23 @@ with
       and parents.outcome is null
     group by edges.child_id
   ),
+  -- The job of a window waits for its turn again: its successor may be under way.
+  in_turn as materialized (
+    select windows.job_id as id
+    from pgqueue.windows
+    join pgqueue.schedules on schedules.id = windows.schedule_id
+    left join pgqueue.backfills on backfills.id = windows.backfill_id
+    where windows.job_id = any(array(select id from targets))
+      and case
+        when backfills.id is null then schedules.overlap <> 'allow'
+        else backfills.finished_at is null and backfills.cancelled_at is null
+      end
+  ),
+  waiting_ones as materialized (
+    select id from open_parents
+    union
+    select id from in_turn
+  ),
   revived_jobs as (
     insert into pgqueue.jobs (
       id, task, queue, priority, state, blocked_on, payload, tenant, tags, unique_key, limits,
@@ -117,16 +146,16 @@ with
       workflow_id, expires_at
     )
     select
-      id, task, queue, priority,
-      case when waits_for is null then pgqueue.ready_state(limits) else 'waiting' end,
-      case when waits_for is null then pgqueue.ready_on(limits) end,
+      targets.id, task, queue, priority,
+      case when waiting_ones.id is null then pgqueue.ready_state(limits) else 'waiting' end,
+      case when waiting_ones.id is null then pgqueue.ready_on(limits) end,
       payload, tenant, tags, unique_key, limits, pgqueue.clock_now(), scheduled_at, attempt,
       max_attempts, started_at, created_at, timeout, errors, headers, workflow_id,
       -- A time that has passed would end it again at once.
       case when expires_at > pgqueue.clock() then expires_at end
     from targets
-    left join open_parents using (id)
-    order by id
+    left join waiting_ones on waiting_ones.id = targets.id
+    order by targets.id
     on conflict do nothing
     returning id, workflow_id
   ),
@@ -155,7 +184,11 @@ with
   -- The windows they are the jobs of are open again.
   reopened_windows as (
     update pgqueue.windows
-    set outcome = null, started_at = null, finished_at = null
+    set
+      outcome = null,
+      started_at = null,
+      finished_at = null,
+      held = job_id in (select in_turn.job_id from in_turn)
     where job_id = any(array(select id from revived_jobs))
   ),
   removed_jobs as (

@@ -7,10 +7,10 @@ select
   exists (select from pgqueue.backfills where finished_at is null)
 
 -- Lets held windows go whose turn it is: in order, as many of a schedule as its overlap policy has
--- room for, and of a schedule that follows another one only where that one's window of the same span
--- is completed. A loose walk over the small index of held ones: nothing is held, nothing is read.
--- A head whose job is gone, deleted or cancelled, is closed; ask again for the next one. Returns what
--- became of how many.
+-- room for, of a backfill as many as its concurrency says; and where the schedule follows another
+-- one, only those whose span that one has completed. A loose walk over the small index of held ones:
+-- nothing is held, nothing is read. A head whose job is gone, deleted or cancelled, is closed; ask
+-- again for the next one. Returns what became of how many.
 -- name: release_windows
 with recursive
   holders as (
@@ -35,7 +35,7 @@ with recursive
       limit 1
     ) as following
   ),
-  heads as materialized (
+  heads_of_schedules as materialized (
     select ready.id, ready.job_id
     from holders
     join pgqueue.schedules on schedules.id = holders.schedule_id
@@ -49,23 +49,13 @@ with recursive
           schedules.after_id is null
           -- What was asked for by hand has a span of its own, and waits for nobody's.
           or held_ones.mode <> 'window'
-          or exists (
-            select
-            from pgqueue.windows as parents
-            left join pgqueue.finished_jobs as ended
-              on parents.outcome is null
-              and ended.id = parents.job_id
-              and ended.finished_at >= parents.created_at
-            where parents.schedule_id = schedules.after_id
-              and parents.window_start = held_ones.window_start
-              and parents.window_end = held_ones.window_end
-              and coalesce(parents.outcome, ended.state) = 'completed'
-              and not exists (select from pgqueue.jobs where jobs.id = parents.job_id)
+          or pgqueue.is_span_completed(
+            schedules.after_id, held_ones.window_start, held_ones.window_end
           )
         )
       order by held_ones.window_start, held_ones.id
       limit case
-        when schedules.overlap in ('allow', 'skip') then 100
+        when schedules.overlap = 'allow' then 100
         when exists (
           select
           from pgqueue.windows as open_ones
@@ -81,55 +71,22 @@ with recursive
     -- Of two tickers one does it. Skipping a held window instead would let the next one go.
     for no key update of schedules skip locked
   ),
-  released_jobs as (
-    update pgqueue.jobs
-    set
-      state = pgqueue.ready_state(limits),
-      blocked_on = pgqueue.ready_on(limits),
-      run_at = greatest(run_at, pgqueue.clock_now())
-    where id = any(array(select job_id from heads))
-      and state = 'waiting'
-    returning id
-  ),
-  released_windows as (
-    update pgqueue.windows
-    set
-      held = false,
-      outcome = case
-        when exists (select from released_jobs where released_jobs.id = windows.job_id) then null
-        when exists (select from pgqueue.jobs where jobs.id = windows.job_id) then null
-        else coalesce(
-          (
-            select ended.state
-            from pgqueue.finished_jobs as ended
-            where ended.id = windows.job_id
-              and ended.finished_at >= windows.created_at
-            limit 1
-          ),
-          'lost'
-        )
-      end
-    where id = any(array(select id from heads))
-      and held
-    returning outcome
-  )
-select
-  count(*) filter (where outcome is null) as released,
-  count(*) filter (where outcome is not null) as closed
-from released_windows
-
--- The same for backfills, each with room for as many as its concurrency says.
--- name: release_backfills
-with
-  heads as materialized (
+  heads_of_backfills as materialized (
     select ready.id, ready.job_id
     from pgqueue.backfills
+    join pgqueue.schedules on schedules.id = backfills.schedule_id
     cross join lateral (
       select held_ones.id, held_ones.job_id
       from pgqueue.windows as held_ones
       where held_ones.backfill_id = backfills.id
         and held_ones.held
         and held_ones.outcome is null
+        and (
+          schedules.after_id is null
+          or pgqueue.is_span_completed(
+            schedules.after_id, held_ones.window_start, held_ones.window_end
+          )
+        )
       order by held_ones.window_start
       limit greatest(
         0,
@@ -147,6 +104,13 @@ with
       and backfills.cancelled_at is null
     for no key update of backfills skip locked
   ),
+  heads as materialized (
+    select id, job_id
+    from heads_of_schedules
+    union all
+    select id, job_id
+    from heads_of_backfills
+  ),
   released_jobs as (
     update pgqueue.jobs
     set
@@ -155,26 +119,10 @@ with
       run_at = greatest(run_at, pgqueue.clock_now())
     where id = any(array(select job_id from heads))
       and state = 'waiting'
-    returning id
   ),
   released_windows as (
     update pgqueue.windows
-    set
-      held = false,
-      outcome = case
-        when exists (select from released_jobs where released_jobs.id = windows.job_id) then null
-        when exists (select from pgqueue.jobs where jobs.id = windows.job_id) then null
-        else coalesce(
-          (
-            select ended.state
-            from pgqueue.finished_jobs as ended
-            where ended.id = windows.job_id
-              and ended.finished_at >= windows.created_at
-            limit 1
-          ),
-          'lost'
-        )
-      end
+    set held = false, outcome = pgqueue.window_outcome(job_id, created_at)
     where id = any(array(select id from heads))
       and held
     returning outcome
@@ -200,18 +148,7 @@ with dead_windows as materialized (
   for update of windows skip locked
 )
 update pgqueue.windows
-set
-  held = false,
-  outcome = coalesce(
-    (
-      select ended.state
-      from pgqueue.finished_jobs as ended
-      where ended.id = windows.job_id
-        and ended.finished_at >= windows.created_at
-      limit 1
-    ),
-    'lost'
-  )
+set held = false, outcome = pgqueue.window_outcome(windows.job_id, windows.created_at)
 from dead_windows
 where windows.id = dead_windows.id
   and windows.job_id = dead_windows.job_id

@@ -117,7 +117,7 @@ drop table pgqueue.some_partition
 -- What is kept of each group; without a row there, for ever.
 -- name: find_policies
 select state_groups.name, retention.keep, retention.keep_count
-from (values ('completed'), ('failed')) as state_groups (name)
+from (values ('completed'), ('failed'), ('windows')) as state_groups (name)
 left join pgqueue.retention on retention.state_group = state_groups.name
 order by state_groups.name
 
@@ -139,7 +139,8 @@ with
   )
 insert into pgqueue.audit_log (who, source, action, target, details)
 select
-  %(who)s, %(source)s, 'retention', put.state_group || ' jobs',
+  %(who)s, %(source)s, 'retention',
+  case when put.state_group = 'windows' then 'windows' else put.state_group || ' jobs' end,
   jsonb_build_object(
     'keep', put.keep,
     'keep_count', put.keep_count,
@@ -155,7 +156,8 @@ with deleted as (
 )
 insert into pgqueue.audit_log (who, source, action, target, details)
 select
-  %(who)s, %(source)s, 'retention', state_group || ' jobs',
+  %(who)s, %(source)s, 'retention',
+  case when state_group = 'windows' then 'windows' else state_group || ' jobs' end,
   jsonb_build_object(
     'keep', null,
     'keep_count', null,

@@ -172,19 +172,29 @@ from pgqueue.schedules
 where %(name)s::text is null or name = %(name)s
 order by name
 
--- What the jobs of a schedule have in common, and its time; the row is locked.
 -- name: lock_schedule
-select
-  id, task, queue, payload, delay, max_attempts, window_parameters, overlap, priority, tags, tenant,
-  timeout, jitter, after_id, cron, timezone, window_mode, pgqueue.clock()
+select id
 from pgqueue.schedules
 where name = %(name)s
 for update
+
+-- What the jobs of a schedule have in common, and its time.
+-- name: find_schedule
+select
+  id, task, queue, payload, delay, max_attempts, window_parameters, overlap, priority, tags, tenant,
+  timeout, jitter, after_id, cron, timezone, window_mode, next_run_at, starts_at, ends_at,
+  pgqueue.clock()
+from pgqueue.schedules
+where name = %(name)s
 
 -- name: find_schedule_id
 select id, window_mode
 from pgqueue.schedules
 where name = %(name)s
+
+-- Who says which schedule runs after which, one at a time.
+-- name: lock_followers
+select pg_advisory_xact_lock(hashtextextended('pgqueue.schedules after', 0)) is null as locked
 
 -- Which schedules run after this one, however far away.
 -- name: find_followers
@@ -251,29 +261,25 @@ with
 select name
 from resumed_schedule
 
--- Removes a schedule with its windows; jobs stay. A held one would wait for ever: its id comes back.
+-- The jobs that wait for their turn in a schedule: without it they would wait for ever.
+-- name: find_held_jobs
+select job_id
+from pgqueue.windows
+where schedule_id = %(id)s
+  and held
+
+-- Removes a schedule with its windows; jobs stay.
 -- name: remove_schedule
 with
-  held_jobs as materialized (
-    select windows.job_id
-    from pgqueue.windows
-    join pgqueue.schedules on schedules.id = windows.schedule_id
-    where schedules.name = %(name)s
-      and windows.held
-  ),
   removed_schedule as (
     delete from pgqueue.schedules
-    where name = %(name)s
+    where id = %(id)s
     returning name
-  ),
-  recorded as (
-    insert into pgqueue.audit_log (who, source, action, target)
-    select %(who)s, %(source)s, 'remove', 'schedule ' || name
-    from removed_schedule
   )
-select held_jobs.job_id
+insert into pgqueue.audit_log (who, source, action, target)
+select %(who)s, %(source)s, 'remove', 'schedule ' || name
 from removed_schedule
-left join held_jobs on true
+returning id
 
 -- The line of the audit log for what is done in several statements.
 -- name: record_schedule_deed

@@ -15,13 +15,16 @@ with
         and not (
           may_start
           -- Two looks, each by its small index: one for both would walk all of its windows.
-          and not exists (
-            select
+          -- In its order: where many were held lately the planner would read the whole table.
+          and (
+            select windows.window_start
             from pgqueue.windows
             where windows.schedule_id = asked.schedule_id
               and windows.held
               and windows.backfill_id is null
-          )
+            order by windows.window_start
+            limit 1
+          ) is null
           and not exists (
             select
             from pgqueue.windows
@@ -56,7 +59,7 @@ with
   ),
   new_windows as (
     insert into pgqueue.windows (
-      schedule_id, window_start, window_end, mode, job_id, held, backfill_id, outcome
+      schedule_id, window_start, window_end, mode, job_id, held, due_at, backfill_id, outcome
     )
     select
       schedule_id,
@@ -65,24 +68,24 @@ with
       %(mode)s,
       case when not is_skipped then nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')) end,
       is_held,
+      run_at,
       %(backfill_id)s::bigint,
       case when is_skipped then 'skipped' end
     from asked
-    -- What a fire or a backfill has covered is not filled in again.
-    where not (
-      %(mode)s in ('window', 'backfill')
-      and exists (
+    -- What a fire or a backfill has covered is not filled in again. `offset 0` has each look go by
+    -- the index: else all windows of the past would be read into a table of hashes.
+    where case %(mode)s
+      when 'window' then not exists (
         select
         from pgqueue.windows
         where windows.schedule_id = asked.schedule_id
+          and windows.window_start = asked.window_start
           and windows.mode in ('window', 'backfill')
-          and case
-            when %(mode)s = 'window' then windows.window_start = asked.window_start
-            else windows.window_start < asked.window_end
-              and windows.window_end > asked.window_start
-          end
+        offset 0
       )
-    )
+      when 'backfill' then not pgqueue.is_span_covered(schedule_id, window_start, window_end)
+      else true
+    end
     on conflict (schedule_id, window_start, mode) do nothing
     returning schedule_id, job_id, window_start, mode
   ),
@@ -106,8 +109,7 @@ with
       asked.tags::text[],
       asked.tenant,
       asked.timeout,
-      'schedule:' || new_windows.schedule_id::text || ':'
-        || extract(epoch from new_windows.window_start)::bigint || ':' || new_windows.mode
+      pgqueue.window_key(new_windows.schedule_id, new_windows.window_start, new_windows.mode)
     from new_windows
     join asked using (schedule_id, window_start)
     cross join lateral (
@@ -129,7 +131,7 @@ left join new_jobs on new_jobs.id = new_windows.job_id
 group by new_windows.schedule_id
 
 -- Gives a window another job: a rerun, or a window that goes on to a later end. Returns its job and
--- run; no row comes back while its last job lives.
+-- run; no row comes back while a job of its lives. One of a backfill waits for its turn in that.
 -- name: renew_window
 with
   renewed_window as (
@@ -138,7 +140,17 @@ with
       window_end = %(window_end)s,
       job_id = nextval(pg_get_serial_sequence('pgqueue.jobs', 'id')),
       run = run + 1,
-      held = %(held)s,
+      held = case
+        when backfill_id is null then %(held)s
+        else exists (
+          select
+          from pgqueue.backfills
+          where backfills.id = windows.backfill_id
+            and backfills.finished_at is null
+            and backfills.cancelled_at is null
+        )
+      end,
+      due_at = pgqueue.clock_now(),
       outcome = null,
       started_at = null,
       finished_at = null,
@@ -149,7 +161,14 @@ with
         from pgqueue.jobs
         where jobs.id = windows.job_id
       )
-    returning id, schedule_id, job_id, run, window_start, mode
+      -- The job of an earlier run may have been brought back by hand.
+      and not exists (
+        select
+        from pgqueue.jobs
+        where jobs.unique_key
+          = pgqueue.window_key(windows.schedule_id, windows.window_start, windows.mode)
+      )
+    returning id, schedule_id, job_id, run, window_start, mode, held
   ),
   new_job as (
     insert into pgqueue.jobs (
@@ -162,15 +181,14 @@ with
       %(queue)s,
       %(payload)s::jsonb,
       declared.limits,
-      case when %(held)s then 'waiting' else pgqueue.ready_state(declared.limits) end,
-      case when not %(held)s then pgqueue.ready_on(declared.limits) end,
+      case when held then 'waiting' else pgqueue.ready_state(declared.limits) end,
+      case when not held then pgqueue.ready_on(declared.limits) end,
       %(max_attempts)s,
       %(priority)s,
       %(tags)s::text[],
       %(tenant)s,
       %(timeout)s,
-      'schedule:' || schedule_id::text || ':' || extract(epoch from window_start)::bigint || ':'
-        || mode
+      pgqueue.window_key(schedule_id, window_start, mode)
     from renewed_window
     cross join lateral (
       select pgqueue.limits_of(%(task)s, %(queue)s, %(tenant)s, %(payload)s::jsonb) as limits
@@ -251,3 +269,54 @@ select windows.id, schedules.name, windows.window_start, windows.window_end, win
 from pgqueue.windows
 join pgqueue.schedules on schedules.id = windows.schedule_id
 where windows.id = %(id)s
+
+-- Deletes up to 1000 windows that ended and are older than the table `retention` keeps them; without
+-- a row there they stay. Of each schedule the newest stays, and the newest completed one of those
+-- whose next window begins where that ends.
+-- name: sweep_windows
+with
+  kept as materialized (
+    select pgqueue.clock() - keep as since
+    from pgqueue.retention
+    where state_group = 'windows'
+  ),
+  old_windows as materialized (
+    select old_ones.tid
+    from kept
+    cross join pgqueue.schedules
+    cross join lateral (
+      select window_start
+      from pgqueue.windows
+      where windows.schedule_id = schedules.id
+        and (schedules.window_mode = 'window' or windows.outcome = 'completed')
+      order by window_start desc
+      limit 1
+    ) as newest
+    cross join lateral (
+      select windows.ctid as tid
+      from pgqueue.windows
+      where windows.schedule_id = schedules.id
+        and windows.window_start < newest.window_start
+        and windows.window_start < kept.since
+        and greatest(windows.window_end, windows.created_at, windows.finished_at) < kept.since
+        and windows.outcome is not null
+      order by windows.window_start
+      limit 1000
+    ) as old_ones
+    limit 1000
+  )
+delete from pgqueue.windows
+where ctid = any(array(select tid from old_windows))
+  -- A retry may have opened it meanwhile.
+  and outcome is not null
+returning id
+
+-- Backfills that ended so long ago.
+-- name: sweep_backfills
+delete from pgqueue.backfills
+where finished_at < pgqueue.clock() - (
+  select keep
+  from pgqueue.retention
+  where state_group = 'windows'
+)
+returning id

@@ -216,6 +216,10 @@ class Task(Generic[R]):
             )
         return signature
 
+    @cached_property
+    def _as_declared(self) -> Enqueuing:
+        return Enqueuing(self, self.options)
+
     def checked_payload(self, payload: Any) -> Mapping[str, Any]:
         """The payload, as given by somebody who knows only the name; raises PayloadInvalid."""
         if not isinstance(payload, Mapping) or not all(isinstance(name, str) for name in payload):
@@ -236,19 +240,19 @@ class Task(Generic[R]):
 
     def enqueue(self, *args: Any, **kwargs: Any) -> Job:
         """Insert a job with these arguments and return it; raises PayloadInvalid."""
-        return self.using().enqueue(*args, **kwargs)
+        return self._as_declared.enqueue(*args, **kwargs)
 
     async def aenqueue(self, *args: Any, **kwargs: Any) -> Job:
         """`enqueue` for async code."""
-        return await self.using().aenqueue(*args, **kwargs)
+        return await self._as_declared.aenqueue(*args, **kwargs)
 
     def enqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
         """Insert one job per mapping of arguments, all or none; returns their ids."""
-        return self.using().enqueue_many(rows)
+        return self._as_declared.enqueue_many(rows)
 
     async def aenqueue_many(self, rows: Iterable[Mapping[str, Any]]) -> list[int]:
         """`enqueue_many` for async code."""
-        return await self.using().aenqueue_many(rows)
+        return await self._as_declared.aenqueue_many(rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from random import random
 
 from pgqueue.db.pools import Pools
+from pgqueue.engine.claim import STEADY, STEADY_NOT_DURABLE
 from pgqueue.settings import Settings
 from pgqueue.tasks.registry import Registry
 from pgqueue.worker.batches import Batches
@@ -48,7 +49,8 @@ class Conveyor:
     ) -> None:
         self.hand = Hand()
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgqueue-job")
-        claiming, writing = Link("claims", conninfo), Link("writer", conninfo)
+        claiming = Link("claims", conninfo, STEADY_NOT_DURABLE)
+        writing = Link("writer", conninfo, STEADY)
         batching = Link("batches", conninfo)
         self._links = (claiming, writing, batching)
         notepad, pace = Notepad(), Pace(concurrency, time.monotonic())
@@ -73,7 +75,7 @@ class Conveyor:
             on_lost_reply=lambda: self.claims.note_lost_reply(),  # noqa: PLW0108 - made below
         )
         batches = Batches(registry=tasks, gatherer=gatherer, runner=self.runner, hand=self.hand)
-        slots = Slots(self.runner, self.hand, pace, concurrency, batches)
+        self.slots = slots = Slots(self.runner, self.hand, pace, concurrency, batches)
         self.claims = ClaimLoop(
             sql=sql,
             link=claiming,

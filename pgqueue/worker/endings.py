@@ -70,7 +70,9 @@ class Endings:
         timed_out: bool,
     ) -> Outcome:
         """The outcome of a try that raised."""
-        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+        # A handler that cancels its own task has failed: handed back, it would run for ever.
+        told = running.cancelled and _is_being_cancelled()
+        if told and isinstance(error, asyncio.CancelledError):
             return _of_cancelling(job, running)
         if isinstance(error, Verdict):
             return self._of_verdict(job, error)

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import psycopg
 
-from pgqueue.db.run import Statement, ask, ask_at_once
-from pgqueue.engine.claim import STEADY_PLAN
+from pgqueue.db.run import Statement, ask
 from pgqueue.engine.finish import Written, outcome_statements, parted, written_of_rows
 from pgqueue.engine.limits import hold_statements
 from pgqueue.engine.notes import Note, note_statements, unsaid
@@ -56,7 +55,7 @@ class Exchange:
         writes = outcome_statements(self._sql, outcomes)
         if self._limits:
             writes += hold_statements(self._sql, outcomes, self._limits)
-        _, *replies = await self._link.execute(ask_at_once(STEADY_PLAN, *said, *writes))
+        replies = await self._link.ask(*said, *writes)
         written = written_of_rows(outcomes, replies[len(said) :])
         left = unsaid(notes, replies[: len(said)])
         if written.lost or left:

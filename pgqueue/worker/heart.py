@@ -1,8 +1,9 @@
 """Says that the worker lives, from a thread and a connection of its own.
 
 A handler that blocks the event loop must not stop the heartbeat: its jobs would be rescued while
-they run. And when the beat does not get through, the worker stops its own handlers before others
-may take its leases; all by the monotonic clock.
+they run. Only when every one of them has had its time are they given up. And when the beat does not
+get through, the worker stops its own handlers before others may take its leases; all by the
+monotonic clock.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Body(Protocol):
     def worker_id(self) -> int: ...
     def started_ids(self) -> list[int]: ...
     def loop_silence(self) -> float: ...
+    def is_stuck(self) -> bool: ...
     def fence(self, silent_seconds: float) -> None: ...
     def unfence(self) -> None: ...
     def declared_dead(self) -> None: ...
@@ -112,6 +114,16 @@ class Heart:
     def beat_once(self) -> None:
         """One beat, and what follows when it did not get through."""
         began = self._last_try = time.monotonic()
+        if self._body.is_stuck():
+            # Nobody else would ever end its jobs: others may take them.
+            self.check()
+        else:
+            self._beat_or_miss(began)
+        silence = self._body.loop_silence()
+        if silence > max(STALLED_AFTER, 2 * self._interval):
+            emit(LoopStalled(self._body.worker_id(), silence))
+
+    def _beat_or_miss(self, began: float) -> None:
         try:
             alive = self._beat()
         except (psycopg.Error, PgQueueError) as error:
@@ -120,9 +132,6 @@ class Heart:
             self._got_through(began)
             if not alive:
                 self._body.declared_dead()
-        silence = self._body.loop_silence()
-        if silence > max(STALLED_AFTER, 2 * self._interval):
-            emit(LoopStalled(self._body.worker_id(), silence))
 
     def _beat(self) -> bool:
         if self._connection is None or self._connection.closed:

@@ -37,6 +37,7 @@ class LaneBook:
         self._queues = frozenset(queues)
         self._rand = rand
         self._active: list[tuple[str, int]] = []
+        self._seen: dict[str, set[tuple[str, int]]] = {}
         # Kept for lanes that ran empty, too: their dead entries are still there.
         self._bounds: dict[tuple[str, int], tuple[datetime, int]] = {}
         self._claims = 0
@@ -48,6 +49,13 @@ class LaneBook:
     def found(self, lanes: Iterable[tuple[str, int]]) -> None:
         """These lanes hold queued jobs now."""
         self._active = [lane for lane in lanes if not self._queues or lane[0] in self._queues]
+        for lane in self._active:
+            self._seen.setdefault(lane[0], set()).add(lane)
+
+    def expect(self, queues: Iterable[str]) -> None:
+        """The lanes of these queues may hold jobs again: those that ever did."""
+        expected = [lane for queue in queues for lane in self._seen.get(queue, ())]
+        self._active += [lane for lane in expected if lane not in self._active]
 
     def __len__(self) -> int:
         return len(self._active)

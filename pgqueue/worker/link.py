@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow
 
 from pgqueue.db.pools import aconnect, is_direct
-from pgqueue.db.run import Steps, arun
+from pgqueue.db.run import (
+    Rows,
+    Statement,
+    Steps,
+    arun,
+    ask,
+    ask_at_once,
+    set_for_session,
+    set_for_transaction,
+)
 from pgqueue.errors import PgQueueError
 from pgqueue.events import ConnectionLost, ConnectionRestored, emit
 
@@ -30,9 +39,13 @@ class LinkDown(Exception):
 class Link:
     """One async connection for one part of the worker."""
 
-    def __init__(self, part: str, conninfo: Callable[[], str]) -> None:
+    def __init__(
+        self, part: str, conninfo: Callable[[], str], settings: Mapping[str, str] | None = None
+    ) -> None:
+        """`settings` of the server hold for what `ask` sends."""
         self._part = part
         self._conninfo = conninfo
+        self._settings = settings or {}
         self._connection: psycopg.AsyncConnection[TupleRow] | None = None
         self._lost_at: float | None = None
 
@@ -50,6 +63,20 @@ class Link:
                 raise
             await self._lose(str(error))
             raise LinkDown(str(error)) from error
+
+    async def ask(self, *statements: Statement) -> list[Rows]:
+        """The rows of each statement, all in one transaction; raises as `execute`."""
+        return await self.execute(self._asked(statements))
+
+    def _asked(self, statements: tuple[Statement, ...]) -> Steps[list[Rows]]:
+        if self._settings and not self.is_direct:
+            # Behind a pooler the session is not ours, and the settings travel each time.
+            batch = (set_for_transaction(self._settings), *statements)
+            _, *replies = yield from ask_at_once(*batch)
+            return replies
+        if len(statements) == 1:
+            return [(yield from ask(statements[0]))]
+        return (yield from ask_at_once(*statements))
 
     @property
     def is_direct(self) -> bool:
@@ -77,7 +104,7 @@ class Link:
         wait = FIRST_WAIT
         while True:
             try:
-                self._connection = await aconnect(await asyncio.to_thread(self._conninfo))
+                self._connection = await self._open()
             except (PgQueueError, psycopg.Error) as error:
                 await self._lose(str(error))
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -88,6 +115,17 @@ class Link:
             emit(ConnectionRestored(self._part, time.monotonic() - self._lost_at))
             self._lost_at = None
         return self._connection
+
+    async def _open(self) -> psycopg.AsyncConnection[TupleRow]:
+        connection = await aconnect(await asyncio.to_thread(self._conninfo))
+        if not (self._settings and is_direct(connection)):
+            return connection
+        try:
+            await arun(connection, ask(set_for_session(self._settings)))
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
 
 def _is_gone(connection: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:

@@ -31,7 +31,7 @@ class Listener:
         queues: Collection[str],
         conninfo: Callable[[], str],
         *,
-        wake: Callable[[], None],
+        wake: Callable[[str], None],
         wake_scheduler: Callable[[], None],
         wake_deliveries: Callable[[], None],
     ) -> None:
@@ -59,7 +59,7 @@ class Listener:
                 pass
             finally:
                 self.is_listening = False
-            self._wake()
+            self._wake("")
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             wait = min(max(wait, LONGEST_WAIT), wait * 2)
 
@@ -69,7 +69,7 @@ class Listener:
         await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
         self.is_listening = True
         # What was said before, nobody heard.
-        self._wake()
+        self._wake("")
         self._wake_scheduler()
         self._wake_deliveries()
         async for heard in connection.notifies():
@@ -78,4 +78,4 @@ class Listener:
             elif heard.payload == EVENTS:
                 self._wake_deliveries()
             elif not (heard.payload and self._queues) or heard.payload in self._queues:
-                self._wake()
+                self._wake(heard.payload)

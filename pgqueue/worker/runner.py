@@ -71,6 +71,8 @@ class Runner:
         self._running: dict[Try, RunningJob] = {}
         self.lingering: set[asyncio.Future[Any]] = set()
         """Threads that still run although their job has ended here: timed out or handed back."""
+        self.on_late_end: Callable[[], None] = _nothing
+        """Called when one of them has ended after all."""
 
     async def run(self, job: ClaimedJob) -> Settled | None:
         """Run the handler; None when the lease was lost meanwhile and nothing is to be written.
@@ -101,6 +103,11 @@ class Runner:
         """Note that somebody wants this running job cancelled; the caller then cancels `run`."""
         if key in self._running:
             self._running[key].cancel_requested = True
+            self.stop(key)
+
+    def stop(self, key: Try) -> None:
+        """Note that the worker ends this running try; the caller then cancels `run`."""
+        if key in self._running:
             self._running[key].stop()
 
     async def _settle(self, job: ClaimedJob, running: RunningJob) -> Settled:
@@ -217,8 +224,12 @@ class Runner:
 
     def _ended_late(self, future: asyncio.Future[Any]) -> None:
         self.lingering.discard(future)
+        self.on_late_end()
         if not future.cancelled():
             future.exception()  # looked at, so that asyncio does not report it as forgotten
+
+
+def _nothing() -> None: ...
 
 
 def _carried(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:

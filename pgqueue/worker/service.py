@@ -37,7 +37,7 @@ from pgqueue.worker.heart import GAP_BEATS, Heart
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.options import WorkerOptions
-from pgqueue.worker.shutdown import on_signals
+from pgqueue.worker.shutdown import leave_at_second_signal
 from pgqueue.worker.statistics import Done, StatsLine, tell_unknown_tasks
 from pgqueue.worker.strays import Strays
 from pgqueue.worker.ticker import Ticker
@@ -119,11 +119,14 @@ class Worker:
         self._ticker = Ticker(sql, self._upkeep_link, settings, self._listener, self._claims.wake)
         self._loop_seen = time.monotonic()
         self._stopping = ""
+        self.take_signals = leave_at_second_signal
+        self.tells_unknown_tasks = True
 
     @property
-    def has_lingering_threads(self) -> bool:
-        """Whether threads still run that could not be stopped; only leaving the process does."""
-        return bool(self._conveyor.runner.lingering)
+    def has_lingering_handlers(self) -> bool:
+        """Whether handlers still run that did not heed their end; only leaving the process ends
+        them."""
+        return bool(self._conveyor.runner.lingering) or self._conveyor.slots.is_busy
 
     # -- life ------------------------------------------------------------------
 
@@ -155,7 +158,7 @@ class Worker:
         )
         self._chores = self._new_chores()
         self._upkeep = Upkeep(self._duties(), self._upkeep_link.connected)
-        undo_signals = on_signals(self.stop)
+        undo_signals = self.take_signals(self.stop)
         self._heart.start()
         if self._health is not None:
             self._health.start()
@@ -185,15 +188,17 @@ class Worker:
         claims = asyncio.create_task(self._claims.run(), name="claims")
         try:
             await self._until_done(claims)
+        except asyncio.CancelledError:
+            # Whoever runs us wants an end now: no patience with handlers.
+            self.stop("cancelled")
+            raise
         finally:
-            self._upkeep.stop()
-            await asyncio.wait([upkeep], timeout=CANCEL_GRACE)
-            if not upkeep.done():
-                await self._upkeep_link.close()
-            await self._chores.close()
-            for task in (upkeep, *background):
-                task.cancel()
-            await asyncio.gather(upkeep, *background, return_exceptions=True)
+            try:
+                await self._wind_up(claims, upkeep)
+            finally:
+                await _end([claims, upkeep, *background])
+        if not claims.cancelled() and (error := claims.exception()) is not None:
+            raise error
 
     async def _until_done(self, claims: asyncio.Task[None]) -> None:
         while not self._stopping and not claims.done():
@@ -202,23 +207,27 @@ class Worker:
         if patience is None:
             patience = self._settings.shutdown_timeout
         await asyncio.wait([claims], timeout=patience)
+
+    async def _wind_up(self, claims: asyncio.Task[None], upkeep: asyncio.Task[None]) -> None:
         if not claims.done():
             self._claims.cancel_running()
             await asyncio.wait([claims], timeout=CANCEL_GRACE)
-        if not claims.done():
-            claims.cancel()
-            await asyncio.wait([claims])
-        if not claims.cancelled() and (error := claims.exception()) is not None:
-            raise error
+        self._upkeep.stop()
+        await asyncio.wait([upkeep], timeout=CANCEL_GRACE)
+        if not upkeep.done():
+            await self._upkeep_link.close()
+        await self._chores.close()
 
     async def _stop_when_idle(self) -> None:
         link = Link("windows", self._conninfo)
-        await self._ticker.until_idle(self._claims, link, ticks=self._ticks)
-        while await self._admission.brings(link):
-            self._claims.idle.clear()
-            self._claims.wake()
+        try:
             await self._ticker.until_idle(self._claims, link, ticks=self._ticks)
-        await link.close()
+            while await self._admission.brings(link):
+                self._claims.idle.clear()
+                self._claims.wake()
+                await self._ticker.until_idle(self._claims, link, ticks=self._ticks)
+        finally:
+            await link.close()
         self.stop("nothing left to do")
 
     async def _watch_loop(self) -> None:
@@ -242,7 +251,7 @@ class Worker:
             run(connection, put_declared(self._sql, self._schedules, self._tasks.names()))
             run(connection, declare_limits(self._sql, self._tasks))
             self._id = run(connection, self._registration())
-            if not self._options.burst:
+            if self.tells_unknown_tasks and not self._options.burst:
                 run(connection, tell_unknown_tasks(self._sql, self._id, self._options.queues))
 
     def _registration(self) -> Steps[int]:
@@ -274,7 +283,7 @@ class Worker:
         # Where the database is away, others forget this worker when its heartbeat is old.
         with suppress(TimeoutError, LinkDown):
             async with asyncio.timeout(CANCEL_GRACE):
-                if self._options.burst:
+                if self.tells_unknown_tasks and self._options.burst:
                     told = tell_unknown_tasks(self._sql, self._id, self._options.queues)
                     await self._upkeep_link.execute(told)
                 await self._upkeep_link.execute(forget_worker(self._sql, self._id))
@@ -353,6 +362,14 @@ class Worker:
     def loop_silence(self) -> float:
         return time.monotonic() - self._loop_seen
 
+    def is_stuck(self) -> bool:
+        """Whether the event loop is blocked for longer than any running job may take."""
+        jobs = list(self._hand.running.copy().values())
+        limits = [job.timeout or self._tasks.get(job.task).options.timeout for job in jobs]
+        known = [limit for limit in limits if limit is not None]
+        has_limit = bool(known) and len(known) == len(limits)
+        return has_limit and self.loop_silence() > max(known) + CANCEL_GRACE
+
     # -- Vitals: what the health endpoint asks, from its threads ---------------------
 
     def heart_idleness(self) -> float:
@@ -386,3 +403,13 @@ class Worker:
         with connect(self._conninfo()) as connection:
             self._id = run(connection, self._registration())
         self._event_loop.call_soon_threadsafe(self._claims.resume)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    # One that waits for a database which says nothing ends with its link, right after this.
+    done, _ = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+    for task in done:
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not report it as forgotten

@@ -1,4 +1,7 @@
-"""Signals: the first asks the worker to stop, the second leaves at once."""
+"""What SIGTERM and SIGINT do to a worker: two manners, taken once and kept to the end.
+
+To change the manner of a worker that runs would lose a signal that is on its way.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 HURRIED_EXIT = 130
 """What the process returns when a second signal ended it."""
 
 
-def on_signals(stop: Callable[[str], None]) -> Callable[[], None]:
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def leave_at_second_signal(stop: Callable[[str], None]) -> Callable[[], None]:
     """Call `stop` with the signal's name on SIGTERM or SIGINT; returns what undoes it.
 
     A second signal ends the process without another word: what it held is rescued by others.
@@ -25,12 +32,31 @@ def on_signals(stop: Callable[[str], None]) -> Callable[[], None]:
         seen.append(name)
         stop(name)
 
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
+    for number in _SIGNALS:
         loop.add_signal_handler(number, received, number.name)
 
     def undo() -> None:
-        for number in signals:
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)
 
     return undo
+
+
+def only_stop(stop: Callable[[str], None]) -> Callable[[], None]:
+    """Call `stop` at each signal, and never leave for one; what it returns undoes nothing.
+
+    For a worker with a supervisor. Service managers signal every process of a service, and the
+    supervisor passes its own signal on, which must not look like impatience; the supervisor ends
+    impatiently by SIGKILL.
+    """
+    loop = asyncio.get_running_loop()
+
+    def received(number: int, _: object) -> None:
+        # Once the loop is closed the worker has left, and the process is about to.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop, signal.Signals(number).name)
+
+    for number in _SIGNALS:
+        # Not the loop's own handlers: those end with it, and the process lives a little longer.
+        signal.signal(number, received)
+    return lambda: None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import json
 import os
@@ -10,10 +9,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pgqueue.events import Event, WorkerStarted, subscribe
+from pgqueue.worker.shutdown import only_stop
+
+if TYPE_CHECKING:
+    from pgqueue.worker.service import Worker
 
 _PR_SET_PDEATHSIG = 1
 
@@ -27,8 +29,10 @@ def die_with_parent() -> None:
 class SupervisorLine:
     """The worker's end of a socket pair whose other end only the supervisor holds."""
 
-    def __init__(self, descriptor: int) -> None:
-        """From here on this process does not outlive its supervisor, however that one ends."""
+    def __init__(self, descriptor: int, number: int = 1) -> None:
+        """From here on this process, the `number`th, does not outlive its supervisor, however that
+        one ends."""
+        self._number = number
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
         die_with_parent()
@@ -37,17 +41,14 @@ class SupervisorLine:
             target=self._die_with_supervisor, name="pgqueue-supervisor", daemon=True
         ).start()
 
-    def attend(self, stop: Callable[[str], None]) -> None:
-        """Tell the supervisor when the worker has started, and let signals only ask it to stop.
-
-        Service managers signal every process of a service, and the supervisor passes its own
-        signal on: to a worker that leaves at the second one this would look like impatience. The
-        supervisor ends impatiently by SIGKILL.
-        """
+    def attend(self, worker: Worker) -> None:
+        """Tell the supervisor when the worker has started, and let signals only ask it to stop."""
+        worker.take_signals = only_stop
+        # They serve the same queues, and one warning is enough.
+        worker.tells_unknown_tasks = self._number == 1
 
         def started(event: Event) -> None:
             if isinstance(event, WorkerStarted):
-                _only_stop_on_signals(asyncio.get_running_loop(), stop)
                 self._say({"health": event.health})
 
         subscribe(started, {WorkerStarted})
@@ -62,18 +63,6 @@ class SupervisorLine:
         except OSError:
             pass  # a reset line is as much an end as a closed one
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _only_stop_on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[str], None]) -> None:
-    def received(number: int, _: object) -> None:
-        # Once the loop is closed the worker has left, and the process is about to.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(stop, signal.Signals(number).name)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Not the loop's own handlers: the worker takes those away while it still has to leave.
-        loop.remove_signal_handler(number)
-        signal.signal(number, received)
 
 
 def manner_of(code: int) -> str:

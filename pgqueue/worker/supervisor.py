@@ -25,9 +25,12 @@ from pgqueue.events import SupervisorStarted, WorkerProcessEnded, emit
 from pgqueue.worker.health import AnswerServer
 from pgqueue.worker.shutdown import HURRIED_EXIT
 from pgqueue.worker.supervised import manner_of
+from pgqueue.worker.waiting import set_within
 
 LINE_OPTION = "--supervisor-line"
 """How a process is told the number of its end of the line."""
+
+NUMBER_OPTION = "--process-number"
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
@@ -113,6 +116,8 @@ class WorkerProcess:
         # In a group of its own: a terminal's Ctrl-C comes from the supervisor, and once.
         return await asyncio.create_subprocess_exec(
             *self._command,
+            NUMBER_OPTION,
+            str(self.number),
             LINE_OPTION,
             str(descriptor),
             stdin=asyncio.subprocess.DEVNULL,
@@ -209,8 +214,7 @@ class Supervisor:
         wait = process.wait_before_next(lived)
         process.absence = f"{manner} and is started again"
         emit(WorkerProcessEnded(process.number, process.pid, manner, lived, wait))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopped.wait(), wait)
+        await set_within(self._stopped, wait)
 
     def _give_up(self, code: int) -> None:
         if code <= 0:

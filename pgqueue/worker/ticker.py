@@ -70,7 +70,7 @@ class Ticker:
             await self._link.execute(ring(self._sql, self._settings.channel, ""))
 
     async def until_idle(self, claims: ClaimLoop, link: Link, *, ticks: bool) -> None:
-        """Returns when nothing is due, and another look brings no job forth; closes the link."""
+        """Returns when nothing is due, and another look brings no job forth."""
         await claims.idle.wait()
         brought, took_at = 1, 0.0
         # What another one has let go meanwhile is there to be taken: nothing may have been.
@@ -81,7 +81,6 @@ class Ticker:
             claims.idle.clear()
             claims.wake()
             await claims.idle.wait()
-        await link.close()
 
     async def _look(self, link: Link, *, ticks: bool) -> int:
         try:

@@ -10,11 +10,11 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pgqueue.events import DutyFailed, emit
 from pgqueue.worker.link import LinkDown
+from pgqueue.worker.waiting import set_within
 
 AFTER_FAILURE = 1.0
 """Seconds until a duty that failed is tried again, at most."""
@@ -72,9 +72,7 @@ class Upkeep:
         while not self._stopping:
             await self.run_once()
             next_due = min(duty.due for duty in self._duties)
-            with suppress(TimeoutError):
-                wait = max(0.0, next_due - time.monotonic())
-                await asyncio.wait_for(self._wake.wait(), wait)
+            await set_within(self._wake, max(0.0, next_due - time.monotonic()))
             self._wake.clear()
 
     async def run_once(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
 from pgqueue.db.run import ask
 from pgqueue.engine.cancel import find_cancel_marks
@@ -21,6 +20,7 @@ from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.pace import Pace
 from pgqueue.worker.slots import Slots
+from pgqueue.worker.waiting import set_within
 
 BATCH = 500
 """Most outcomes written in one round."""
@@ -87,8 +87,7 @@ class Writer:
         due += [hand.first_ended + FLUSH_AFTER] if hand.ended else []
         # A job that has just begun to run is attended to after a first pause.
         timeout = max(0.0, min(due) - time.monotonic()) if due else ATTEND_EVERY
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), timeout)
+        await set_within(self._wake, timeout)
         self._wake.clear()
 
     def _is_flush_due(self, now: float) -> bool:

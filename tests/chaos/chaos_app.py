@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -31,6 +32,13 @@ def effect_sync(job: Job, connection: psycopg.Connection[Any], ms: int) -> None:
 @pgq.task
 async def sleep(seconds: float) -> None:
     await asyncio.sleep(seconds)
+
+
+@pgq.task
+async def stubborn() -> None:
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
 
 
 @pgq.task

@@ -17,6 +17,9 @@ LIMIT = 2.0
 def _sleep(seconds: float) -> None: ...
 
 
+def _stubborn() -> None: ...
+
+
 def _enqueue(database: str, *seconds: float) -> None:
     app = PgQueue(database)
     app.task(name="sleep")(_sleep).enqueue_many({"seconds": one} for one in seconds)
@@ -70,3 +73,16 @@ def test_a_second_signal_leaves_at_once_and_what_ran_is_rescued(
     assert time.monotonic() - began < 2
     assert worker.returncode == 130
     assert states(effects) == {"running": 3}
+
+
+def test_a_handler_that_swallows_its_cancellation_keeps_no_worker_from_leaving(
+    effects: str, processes: Processes
+) -> None:
+    app = PgQueue(effects)
+    app.task(name="stubborn")(_stubborn).enqueue()
+    app.close()
+    worker = processes.pgq(effects, "worker", "--shutdown-timeout", "0")
+    until(lambda: states(effects) == {"running": 1})
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=30)
+    assert worker.returncode == 0, processes.said

@@ -28,9 +28,10 @@ def test_a_dry_run_shows_what_would_go_and_changes_nothing(pgq_command: Run, dat
     before = value(database, "select count(*) from pg_inherits")
     said = pgq_command("prune", "--dry-run")
     assert said.code == 0
-    kept, failed, first, *_ = said.out.splitlines()
+    kept, failed, windows, first, *_ = said.out.splitlines()
     assert kept == "kept: completed jobs for 7 days"
     assert failed == "kept: failed and cancelled jobs for 30 days"
+    assert windows == "kept: windows of schedules for 400 days"
     assert first.startswith("would go: finished_jobs_completed_")
     assert value(database, "select count(*) from pg_inherits") == before
 
@@ -93,6 +94,7 @@ def test_what_is_kept_is_set_and_written_down(pgq_command: Run, database: str) -
     assert said.out.splitlines() == [
         "kept: completed jobs for 3 days, or until younger days hold 1,000,000",
         "kept: failed and cancelled jobs for 30 days",
+        "kept: windows of schedules for 400 days",
     ]
     pgq_command("prune", "--keep", "completed=3d")  # no change
     pgq_command("prune", "--keep", "failed=forever")
@@ -101,6 +103,7 @@ def test_what_is_kept_is_set_and_written_down(pgq_command: Run, database: str) -
     assert query(database, "select * from pgqueue.retention order by state_group::text") == [
         ("completed", timedelta(days=3), None),
         ("failed", timedelta(hours=36), None),
+        ("windows", timedelta(days=400), None),
     ]
     changes = [(target, details) for _, action, target, details in query(database, AUDIT)]
     assert changes == [
@@ -133,7 +136,7 @@ def test_a_dry_run_shows_what_another_policy_would_drop(pgq_command: Run, databa
     gone = [row["partition_name"] for row in json.loads(said.out)["partitions"]]
     assert gone
     assert all("_failed_" in name for name in gone)
-    assert value(database, "select count(*) from pgqueue.retention") == 2
+    assert value(database, "select count(*) from pgqueue.retention") == 3
     assert query(database, AUDIT) == []
 
 

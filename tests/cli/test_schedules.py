@@ -96,7 +96,8 @@ def test_what_is_asked_for_by_hand_is_done_and_stands_in_the_audit_log(
 def test_a_backfill_is_listed_first_then_done_and_can_be_stopped(asked: Asked) -> None:
     span = ("--from", "2026-01-01", "--to", "2026-01-03")
     plan = asked("schedule", "backfill", "r", *span, "--dry-run")
-    assert [one["window_start"] for one in plan] == [
+    assert plan["count"] == 5
+    assert [one["window_start"] for one in plan["windows"]] == [
         "2026-01-01T05:00:00+00:00",
         "2026-01-01T13:00:00+00:00",
         "2026-01-01T21:00:00+00:00",
@@ -109,6 +110,28 @@ def test_a_backfill_is_listed_first_then_done_and_can_be_stopped(asked: Asked) -
     assert (progress["id"], progress["windows"], progress["open"]) == (number, 5, 1)
     (progress,) = asked("schedule", "backfills", "--cancel", str(number))
     assert (progress["state"], progress["waiting"]) == ("cancelled", 0)
+
+
+def test_a_dry_run_shows_the_first_windows_and_counts_them_all(asked: Asked) -> None:
+    span = ("--from", "2025-01-01", "--to", "2026-01-01")
+    plan = asked("schedule", "backfill", "r", *span, "--dry-run", "-n", "2")
+    assert (plan["count"], len(plan["windows"])) == (1094, 2)
+    shown = CliRunner().invoke(app, ["schedule", "backfill", "r", *span, "--dry-run"])
+    assert "1094 windows would run; -n shows more than the first 100" in shown.stdout
+    assert len(shown.stdout.splitlines()) < 110
+    assert asked("schedule", "backfills") == []
+
+
+def test_an_option_is_taken_back_by_its_name(asked: Asked) -> None:
+    given = ("--ends", "2999-01-01", "--tenant", "acme", "--max-age", "60", "--tag", "x")
+    asked("schedule", "edit", "r", *given)
+    (row,) = asked("schedule", "list")
+    assert (row["ends_at"], row["tenant"]) == ("2998-12-31T23:00:00+00:00", "acme")
+    cleared = ("--clear", "ends", "--clear", "tenant", "--clear", "max-age", "--clear", "tag")
+    asked("schedule", "edit", "r", *cleared, "--delay", "5")
+    (row,) = asked("schedule", "list")
+    names = ("ends_at", "tenant", "catch_up_max_age", "tags", "delay", "payload")
+    assert [row[name] for name in names] == [None, None, None, [], 5.0, {"team": "a"}]
 
 
 def test_the_doctor_says_what_to_do(asked: Asked, database: str) -> None:
@@ -127,7 +150,15 @@ def test_the_doctor_says_what_to_do(asked: Asked, database: str) -> None:
         (("schedule", "next", "r", "--after", "noon"), "--after 'noon' is not a time"),
         (("schedule", "edit", "r", "--overlap", "maybe"), "overlap 'maybe' is not valid"),
         (("schedule", "edit", "r", "--after", "r"), "cannot run after itself"),
-        (("window", "rerun", "4711"), "window 4711 does not exist"),
+        (("schedule", "edit", "r", "--clear", "cron"), "--clear cron is not valid: timezone"),
+        (
+            ("schedule", "edit", "r", "--delay", "1", "--clear", "delay"),
+            "--delay and --clear delay exclude each other",
+        ),
+        (("schedule", "backfills", "--cancel", "9"), "backfill 9 does not exist"),
+        (("schedule", "backfills", "nope"), "schedule 'nope' does not exist"),
+        (("window", "list", "--state", "done"), "state 'done' is not valid"),
+        (("window", "rerun", "4711"), "window 4711 does not exist: `pgq window list`"),
         (
             ("schedule", "backfill", "r", "--from", "2026-01-02", "--to", "2026-01-01"),
             "ends after it starts",

@@ -24,6 +24,11 @@ HELD_BY = (
     "select count(*) from pgqueue.jobs join pgqueue.workers on workers.id = worker_id "
     "where workers.pid = %s"
 )
+SIGNALLED_AT_START = """
+import signal
+from pgqueue.events import WorkerStarted, subscribe
+subscribe(lambda event: os.kill(os.getpid(), signal.SIGTERM), {WorkerStarted})
+"""
 RUNNING = "select count(*) from pgqueue.jobs where state = 'running'"
 
 
@@ -44,6 +49,18 @@ def test_each_process_is_a_worker_of_its_own_and_sigterm_stops_them_all(
     assert all(map(is_gone, found))
     assert [facts["processes"] for facts in running.told("supervisor started")] == [3]
     assert len(running.told("worker stopped")) == 3
+
+
+def test_jobs_that_no_worker_knows_are_told_once_and_not_by_each_process(
+    start: Callable[..., Supervisor], enqueue: Callable[..., None], database: str
+) -> None:
+    read(database, "insert into pgqueue.jobs (task, queue, payload) values ('later', 'q', '{}')")
+    running = start("worker", "--processes", "2")
+    running.waits(lambda: len(running.told("worker started")) == 2)
+    running.process.send_signal(signal.SIGTERM)
+    assert running.ends() == 0
+    said = "due jobs wait for tasks that no live worker knows: later (1)"
+    assert len(running.told(said)) == 1
 
 
 def test_ctrl_c_hands_back_what_runs_and_costs_it_no_attempt(
@@ -146,6 +163,16 @@ def test_the_setting_counts_processes_and_one_is_the_plain_worker(
     plain.process.send_signal(signal.SIGTERM)
     assert plain.ends() == 0
     assert plain.told("supervisor started") == []
+
+
+def test_a_signal_that_comes_just_as_a_worker_starts_is_not_lost(
+    start: Callable[..., Supervisor], folder: Path, app: str
+) -> None:
+    with (folder / f"{app}.py").open("a", encoding="utf-8") as module:
+        module.write(SIGNALLED_AT_START)
+    running = start()
+    told = running.waits(lambda: running.told("worker is stopping"))
+    assert told[0]["reason"] == "SIGTERM"
 
 
 def test_one_address_answers_for_all_processes(

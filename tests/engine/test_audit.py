@@ -85,6 +85,7 @@ async def test_what_is_kept_is_set_from_code_and_recorded(pgq: PgQueue, database
         ("failed", {"keep_count": -1}, "keep_count -1 is not valid: a whole number from 0"),
         ("failed", {"keep_count": 2.5}, "keep_count 2.5 is not valid: a whole number from 0"),
         ("failed", {"keep": None, "keep_count": 5}, "failed jobs are kept for ever: give keep"),
+        ("windows", {"keep_count": 5}, "windows are kept by time alone: give keep"),
         ("failed", {"keep_count": 5, "by": "eva"}, "by='eva' is not valid: use Operator('eva')"),
     ],
 )

@@ -61,6 +61,17 @@ def test_what_was_to_be_cancelled_waits_for_no_retry(
     assert due == [(0,), (900,)]
 
 
+def test_waits_in_whole_seconds_and_in_parts_of_them_are_written_together(
+    database: str, pgq: PgQueue, held: list[int], clock: Clock
+) -> None:
+    waits = [60, 1.5, True, 1e9]
+    write(pgq, [Requeued(held[n], LEASE, delay=wait) for n, wait in enumerate(waits)])
+    due = (
+        "select extract(epoch from run_at - pgqueue.clock())::float8 from pgqueue.jobs order by id"
+    )
+    assert rows(database, due)[:4] == [(60,), (1.5,), (1,), (1e9,)]
+
+
 def test_endings_move_jobs_and_requeues_keep_them(
     database: str, pgq: PgQueue, held: list[int]
 ) -> None:

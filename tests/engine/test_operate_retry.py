@@ -176,7 +176,7 @@ def test_a_key_in_an_open_transaction_holds_up_its_job_alone(
         stranger.rollback()
 
     assert done.retried == tuple(others)
-    assert done.refused == {keyed.id: "another transaction holds its unique key: try again"}
+    assert done.refused == {keyed.id: "a transaction holds its unique key or schedule: try again"}
     assert pgq.retry(keyed.id).retried == (keyed.id,)
 
 

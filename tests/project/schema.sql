@@ -112,7 +112,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive double precision, most integer DEFAULT 500) RETURNS TABLE(ran boolean, admitted integer, queues text[], lowest_live bigint, reached text, wait double precision, moving boolean)
+CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive double precision, most integer DEFAULT 500) RETURNS TABLE(ran boolean, admitted integer, queues text[], lowest_live bigint, reached text, wait double precision, moving boolean, unclaimed boolean)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET enable_seqscan TO 'off'
@@ -151,6 +151,7 @@ begin
   admitted := 0;
   queues := '{}';
   moving := false;
+  unclaimed := false;
   lowest_live := lowest;
   reached := after;
   if not ran then
@@ -268,6 +269,8 @@ begin
     (select min(admitted_seq) from "pgqueue".jobs where admitted_seq >= lowest),
     (select last_value + is_called::integer from "pgqueue".admitted_seq)
   );
+
+  unclaimed := exists (select from jsonb_each_text(unstarted) where value <> '0');
 
   -- Newcomers go to the line of the first of their limits that is full, and of several tenants each
   -- as many as the others.
@@ -1075,6 +1078,38 @@ exception
 end
 $$;
 
+CREATE FUNCTION pgqueue.is_span_completed(schedule bigint, span_start timestamp with time zone, span_end timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+  select exists (
+    select
+    from "pgqueue".windows
+    where windows.schedule_id = schedule
+      and windows.window_start = span_start
+      and windows.window_end = span_end
+      and coalesce(
+        windows.outcome, "pgqueue".window_outcome(windows.job_id, windows.created_at)
+      ) = 'completed'
+  )
+$$;
+
+CREATE FUNCTION pgqueue.is_span_covered(schedule bigint, span_start timestamp with time zone, span_end timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$
+  select coalesce(
+    (
+      select windows.window_end > span_start
+      from "pgqueue".windows
+      where windows.schedule_id = schedule
+        and windows.window_start < span_end
+        and windows.mode in ('window', 'backfill')
+      order by windows.window_start desc
+      limit 1
+    ),
+    false
+  )
+$$;
+
 CREATE FUNCTION pgqueue.limit_room(limit_name text, used bigint, unstarted bigint) RETURNS TABLE(room bigint, wait double precision)
     LANGUAGE sql STABLE
     AS $$
@@ -1263,6 +1298,30 @@ begin
   values (old.workflow_id, old.id);
   return null;
 end
+$$;
+
+CREATE FUNCTION pgqueue.window_key(schedule bigint, window_start timestamp with time zone, mode text) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+  select 'schedule:' || schedule || ':' || extract(epoch from window_start)::bigint || ':' || mode
+$$;
+
+CREATE FUNCTION pgqueue.window_outcome(job bigint, since timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$
+  select case
+    when not exists (select from "pgqueue".jobs where jobs.id = job) then coalesce(
+      (
+        select finished_jobs.state
+        from "pgqueue".finished_jobs
+        where finished_jobs.id = job
+          and finished_jobs.finished_at >= since
+        order by finished_jobs.finished_at desc
+        limit 1
+      ),
+      'lost'
+    )
+  end
 $$;
 
 CREATE TABLE content.digests (
@@ -1747,11 +1806,11 @@ CREATE TABLE pgqueue.schedules (
     CONSTRAINT schedules_after_another CHECK ((after_id <> id)),
     CONSTRAINT schedules_catch_up CHECK ((catch_up = ANY (ARRAY['all'::text, 'latest'::text, 'none'::text]))),
     CONSTRAINT schedules_catch_up_max_age CHECK (((catch_up_max_age > (0)::double precision) AND (catch_up_max_age < 'Infinity'::double precision))),
-    CONSTRAINT schedules_catch_up_max_count CHECK ((catch_up_max_count > 0)),
-    CONSTRAINT schedules_delay CHECK (((delay >= (0)::double precision) AND (delay < 'Infinity'::double precision))),
+    CONSTRAINT schedules_catch_up_max_count CHECK (((catch_up_max_count >= 1) AND (catch_up_max_count <= 10000))),
+    CONSTRAINT schedules_delay CHECK (((delay >= (0)::double precision) AND (delay <= (31622400)::double precision))),
     CONSTRAINT schedules_ends CHECK ((isfinite(starts_at) AND isfinite(ends_at))),
     CONSTRAINT schedules_failing_says_why CHECK (((failures > 0) = (last_error IS NOT NULL))),
-    CONSTRAINT schedules_jitter CHECK (((jitter >= (0)::double precision) AND (jitter < 'Infinity'::double precision))),
+    CONSTRAINT schedules_jitter CHECK (((jitter >= (0)::double precision) AND (jitter <= (31622400)::double precision))),
     CONSTRAINT schedules_life CHECK ((starts_at < ends_at)),
     CONSTRAINT schedules_max_attempts CHECK ((max_attempts >= 1)),
     CONSTRAINT schedules_name CHECK (((length(name) >= 1) AND (length(name) <= 200))),
@@ -1774,6 +1833,7 @@ CREATE TABLE pgqueue.windows (
     run integer DEFAULT 1 NOT NULL,
     created_at timestamp with time zone DEFAULT pgqueue.clock_now() NOT NULL,
     held boolean DEFAULT false NOT NULL,
+    due_at timestamp with time zone,
     backfill_id bigint,
     outcome text,
     started_at timestamp with time zone,
@@ -2129,7 +2189,8 @@ CREATE TABLE pgqueue.retention (
     keep_count bigint,
     CONSTRAINT retention_keep CHECK ((keep >= '01:00:00'::interval)),
     CONSTRAINT retention_keep_count CHECK ((keep_count >= 0)),
-    CONSTRAINT retention_state_group CHECK ((state_group = ANY (ARRAY['completed'::text, 'failed'::text])))
+    CONSTRAINT retention_state_group CHECK ((state_group = ANY (ARRAY['completed'::text, 'failed'::text, 'windows'::text]))),
+    CONSTRAINT retention_windows CHECK (((state_group <> 'windows'::text) OR (keep_count IS NULL)))
 );
 
 CREATE VIEW pgqueue.schedule_health AS
@@ -2177,14 +2238,17 @@ CREATE VIEW pgqueue.schedule_health AS
                                  LIMIT 40) newest
                           WHERE (newest.outcome = ANY (ARRAY['completed'::text, 'failed'::text]))) latest
                   WHERE latest.so_far) AS failed_in_a_row,
-            open_ones.open_since,
-            open_ones.is_stuck,
+            COALESCE(open_ones.open_since, first_held.created_at) AS open_since,
+                CASE
+                    WHEN (open_ones.open_since IS NULL) THEN COALESCE(first_held.is_stuck, false)
+                    ELSE open_ones.is_stuck
+                END AS is_stuck,
             ( SELECT count(*) AS count
                    FROM ( SELECT
                            FROM pgqueue.windows
                           WHERE ((windows.schedule_id = schedules.id) AND windows.held AND (windows.backfill_id IS NULL))
                          LIMIT 1000) held_ones) AS waiting
-           FROM ( SELECT min(windows.created_at) AS open_since,
+           FROM (( SELECT min(windows.created_at) AS open_since,
                     COALESCE(bool_or(((pgqueue.clock() - windows.created_at) > GREATEST('01:00:00'::interval, (windows.window_end - windows.window_start)))), false) AS is_stuck
                    FROM ( SELECT windows_1.id,
                             windows_1.window_start,
@@ -2198,6 +2262,12 @@ CREATE VIEW pgqueue.schedule_health AS
                   WHERE (EXISTS ( SELECT
                            FROM pgqueue.jobs
                           WHERE (jobs.id = windows.job_id)))) open_ones
+             LEFT JOIN LATERAL ( SELECT windows.created_at,
+                    ((pgqueue.clock() - windows.created_at) > GREATEST('01:00:00'::interval, (windows.window_end - windows.window_start))) AS is_stuck
+                   FROM pgqueue.windows
+                  WHERE ((windows.schedule_id = schedules.id) AND windows.held AND (windows.backfill_id IS NULL))
+                  ORDER BY windows.window_start
+                 LIMIT 1) first_held ON (true))
          OFFSET 0) seen);
 
 ALTER TABLE pgqueue.schedules ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -2316,7 +2386,7 @@ CREATE VIEW pgqueue.window_status AS
         END AS finished_at,
     windows.held,
     windows.backfill_id,
-    (COALESCE(live.started_at, ended.started_at, windows.started_at) - GREATEST((windows.window_end + (schedules.delay * '00:00:01'::interval)), windows.created_at)) AS lag,
+    (COALESCE(live.started_at, ended.started_at, windows.started_at) - GREATEST(windows.due_at, windows.window_end, windows.created_at)) AS lag,
     (
         CASE
             WHEN (live.id IS NULL) THEN COALESCE(ended.finished_at, windows.finished_at)

@@ -85,3 +85,37 @@ def _pages(connection: psycopg.Connection[Any], query: str) -> int:
 def _touched(lines: list[str]) -> int:
     found = re.search(r"shared hit=(\d+)", next(line for line in lines if "Buffers" in line))
     return int(found[1]) if found else 0
+
+
+READ = """
+  select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)
+  from pg_stat_xact_user_tables
+  where schemaname = 'pgqueue' and relname = 'windows'
+"""
+
+
+@pytest.mark.parametrize("plans", ["force_custom_plan", "force_generic_plan"])
+def test_to_catch_up_reads_as_much_for_each_window_however_long_the_past_is(
+    database: str, pgq: PgQueue, clock: Clock, aged: psycopg.Connection[Any], plans: str
+) -> None:
+    rows(database, "analyze pgqueue.windows")
+    for name in ("queue", "skip"):
+        pgq.backfill(name, clock.at - timedelta(minutes=90), clock.at - timedelta(minutes=5))
+    clock.set(clock.at + timedelta(minutes=100))
+    aged.execute(f"set plan_cache_mode = {plans}")  # type: ignore[arg-type]
+    aged.prepare_threshold = 0
+    reads = 0
+    steps = tick(pgq.sql)
+    asked = next(steps)
+    while True:
+        assert isinstance(asked, Statement)
+        if asked.text == "commit":
+            reads += aged.execute(READ).fetchall()[0][0]
+        cursor = aged.execute(asked.text, asked.params)
+        try:
+            asked = steps.send(cursor.fetchall() if cursor.description else [])
+        except StopIteration as stop:
+            windows = stop.value.windows
+            break
+    assert windows > 400
+    assert reads < 100 * windows, (reads, windows)

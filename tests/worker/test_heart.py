@@ -35,6 +35,7 @@ class Body:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.declared = 0
+        self.stuck = False
 
     def worker_id(self) -> int:
         return 1
@@ -44,6 +45,9 @@ class Body:
 
     def loop_silence(self) -> float:
         return 0.0
+
+    def is_stuck(self) -> bool:
+        return self.stuck
 
     def fence(self, silent_seconds: float) -> None:
         self.told.append(f"fence after {silent_seconds:.0f} s")
@@ -75,6 +79,11 @@ def moved(monkeypatch: pytest.MonkeyPatch) -> Time:
     return moved
 
 
+def _close(heart: Heart) -> None:
+    assert heart._connection is not None
+    heart._connection.close()
+
+
 def _heart(pgq: PgQueue, body: Body) -> Heart:
     return Heart(body, pgq.sql, pgq.conninfo, interval=INTERVAL, timeout=TIMEOUT)
 
@@ -88,6 +97,49 @@ def row(database: str) -> Iterator[None]:
     )
     yield
     rows(database, "delete from pgqueue.workers")
+
+
+def test_a_worker_that_is_stuck_beyond_the_time_of_its_jobs_is_given_up(
+    database: str, pgq: PgQueue, row: None, moved: Time
+) -> None:
+    body = Body()
+    heart = _heart(pgq, body)
+    heart.beat_once()
+    beaten = value(database, "select heartbeat_at from pgqueue.workers")
+    body.stuck = True
+    while moved.now < 1000 + TIMEOUT:
+        heart.beat_once()
+        moved.now += INTERVAL
+    assert value(database, "select heartbeat_at from pgqueue.workers") == beaten
+    assert body.told == ["fence after 9 s"]
+    body.stuck = False
+    heart.beat_once()
+    assert value(database, "select heartbeat_at from pgqueue.workers") > beaten
+    assert body.told == ["fence after 9 s", "unfence"]
+    _close(heart)
+
+
+async def test_a_blocked_loop_is_stuck_once_every_running_job_had_its_time(pgq: PgQueue) -> None:
+    seen: list[bool] = []
+
+    def look() -> None:
+        for seconds in (0, 4, 4):
+            worker._loop_seen -= seconds
+            seen.append(worker.is_stuck())
+
+    @pgq.task(timeout=0.5)
+    async def limited() -> None:
+        look()
+
+    @pgq.task
+    async def unlimited() -> None:
+        look()
+
+    for task in (limited, unlimited):
+        task.enqueue()
+        worker = pgq.worker(burst=True, scheduler=False, concurrency=1)
+        await asyncio.wait_for(worker.run(), 30)
+    assert seen == [False, False, True, False, False, False]
 
 
 def test_while_the_database_is_away_the_worker_fences_before_its_rescue_and_recovers_after(

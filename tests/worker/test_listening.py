@@ -114,7 +114,7 @@ async def test_a_listener_hears_what_concerns_it_and_comes_back(database: str) -
         "pgqueue",
         ["mail"],
         lambda: database,
-        wake=lambda: heard.append("work"),
+        wake=lambda queue: heard.append(queue or "work"),
         wake_scheduler=lambda: heard.append("schedules"),
         wake_deliveries=lambda: heard.append("events"),
     )
@@ -123,7 +123,7 @@ async def test_a_listener_hears_what_concerns_it_and_comes_back(database: str) -
         await asyncio.to_thread(until, lambda: heard == ["work", "schedules", "events"])
         _say(database, "other", SCHEDULES, "mail", EVENTS, "")
         await asyncio.to_thread(until, lambda: len(heard) == 7)
-        assert heard[3:] == ["schedules", "work", "events", "work"]
+        assert heard[3:] == ["schedules", "mail", "events", "work"]
         rows(
             database,
             "select pg_terminate_backend(pid) from pg_stat_activity where query like 'listen%' "

@@ -1,0 +1,115 @@
+"""A hint wakes a worker at once, and many hints cost no more than a few."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from pgqueue.worker import loop as loop_module
+from pgqueue.worker.hand import Hand
+from pgqueue.worker.lanes import LaneBook
+from pgqueue.worker.loop import ClaimLoop
+from pgqueue.worker.pace import Pace
+
+
+class _Time:
+    """Stands still; `monotonic` is what the loop looks at."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class _SlowLink:
+    """Each look takes a second and finds nothing."""
+
+    def __init__(self, clock: _Time) -> None:
+        self._clock = clock
+        self.looks = 0
+
+    async def execute(self, _: Any) -> Sequence[Any]:
+        self.looks += 1
+        self._clock.now += 1.0
+        return []
+
+
+class _NoRunner:
+    lingering: frozenset[Any] = frozenset()
+
+
+def _loop(link: Any) -> ClaimLoop:
+    return ClaimLoop(
+        sql={"find_lanes": "", "claim_jobs": ""},
+        link=link,
+        runner=_NoRunner(),  # type: ignore[arg-type]  # nothing is run
+        slots=None,  # type: ignore[arg-type]
+        hand=Hand(),
+        pace=Pace(1, 0.0),
+        lanes=LaneBook((), lambda: 0.5),
+        tasks=(),
+        worker_id=lambda: 1,
+        concurrency=1,
+        poll_interval=1.0,
+        is_listening=lambda: True,
+        on_lost_reply=lambda: None,
+    )
+
+
+class _UnknownTasks(_SlowLink):
+    """A lane that holds only tasks of others: each claim takes a second and finds nothing."""
+
+    claims = 0
+
+    async def execute(self, _: Any) -> Sequence[Any]:
+        self.looks += 1
+        return [("default", 5, -1.0)]
+
+    async def ask(self, *_: Any) -> Sequence[Sequence[Any]]:
+        self.claims += 1
+        self._clock.now += 1.0
+        return [[]]
+
+
+async def _hinted(claims: ClaimLoop, times: int) -> None:
+    for _ in range(times):
+        claims.wake("default")
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_hints_by_the_thousand_do_not_keep_the_database_busy_with_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Time()
+    monkeypatch.setattr(loop_module, "time", clock)
+    link = _SlowLink(clock)
+    claims = _loop(link)
+    run = asyncio.create_task(claims.run())
+    await _hinted(claims, 50)
+    assert link.looks == 1, "a look of a second is paid for with a rest, whoever asks for more"
+    clock.now += 10.0
+    await _hinted(claims, 1)
+    assert link.looks == 2
+    claims.stop_claiming()
+    await asyncio.wait_for(run, 5)
+
+
+async def test_hints_of_jobs_for_others_do_not_keep_the_database_busy_with_claims(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Time()
+    monkeypatch.setattr(loop_module, "time", clock)
+    link = _UnknownTasks(clock)
+    claims = _loop(link)
+    run = asyncio.create_task(claims.run())
+    await _hinted(claims, 50)
+    assert link.claims == 1
+    clock.now += 10.0
+    await _hinted(claims, 1)
+    assert link.claims == 2
+    claims.stop_claiming()
+    await asyncio.wait_for(run, 5)
