@@ -188,7 +188,7 @@ with
       outcome = null,
       started_at = null,
       finished_at = null,
-      held = job_id in (select in_turn.job_id from in_turn)
+      held = job_id in (select in_turn.id from in_turn)
     where job_id = any(array(select id from revived_jobs))
   ),
   removed_jobs as (
