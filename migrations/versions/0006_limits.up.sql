@@ -82,7 +82,8 @@ create index jobs_admitted on pgqueue.jobs (admitted_seq) where admitted_seq is 
 create index jobs_blocked
   on pgqueue.jobs (blocked_on collate "C", coalesce(tenant, ''), priority desc, run_at, id)
   where blocked_on is not null;
-create index jobs_blocked_queue on pgqueue.jobs (queue) where blocked_on is not null;
+-- Not `blocked_on is not null`: the planner would take it for the walks over lines.
+create index jobs_blocked_queue on pgqueue.jobs (queue) where state = 'blocked';
 create index jobs_later on pgqueue.jobs (run_at) where blocked_on = '@run_at';
 create index jobs_ordered on pgqueue.jobs ((limits[1]), scheduled_at, id)
   where starts_with(limits[1], 'ordered:');
@@ -322,6 +323,8 @@ declare
   last_turn text;
   is_first boolean;
   stays integer;
+  is_again boolean;
+  full_ones text[];
   has_wrapped boolean;
   has_progress boolean;
   steps integer := 0;
@@ -356,7 +359,8 @@ begin
     select ctid
     from pgqueue.jobs
     where admitted_seq >= lowest
-      and state = 'queued'
+      -- Not `state = 'queued'`: with the index of those all queued jobs would be read.
+      and lease is null
       and run_at < pgqueue.clock() - interval '30 seconds'
     limit most
     for update skip locked
@@ -417,14 +421,20 @@ begin
       blocked_on = '@new',
       limits = array['queue:' || one]
     where ctid = any(array(
-      select ctid
-      from pgqueue.jobs
-      where state = 'queued'
-        and admitted_seq is null
-        and queue = one
-      order by priority desc, run_at, id
+      select found.tid
+      from generate_series(9, 0, -1) as lanes (priority)
+      cross join lateral (
+        select ctid as tid
+        from pgqueue.jobs
+        where jobs.state = 'queued'
+          and jobs.queue = one
+          and jobs.priority = lanes.priority
+          and jobs.admitted_seq is null
+        order by jobs.run_at, jobs.id
+        limit most
+        for update skip locked
+      ) as found
       limit most
-      for update skip locked
     ));
   end loop;
 
@@ -582,6 +592,8 @@ begin
     has_progress := false;
     is_first := true;
     stays := 0;
+    is_again := false;
+    full_ones := '{}';
     if not rooms ? line then
       select room, limit_room.wait
       into looked
@@ -634,7 +646,7 @@ begin
         for update skip locked;
         exit when not found;
       else
-        if stays = 0 then
+        if stays = 0 and not is_again then
           if is_first then
             select coalesce(tenant, '')
             into turn
@@ -663,14 +675,38 @@ begin
           end if;
           is_first := false;
         end if;
-        select id, queue, task, limits, run_at, scheduled_at
-        into candidate
-        from pgqueue.jobs
-        where blocked_on collate "C" = line
-          and coalesce(tenant, '') = turn
-        order by priority desc, run_at, id
-        limit 1
-        for update skip locked;
+        is_again := false;
+        if stays = 0 then
+          select id, queue, task, limits, run_at, scheduled_at
+          into candidate
+          from pgqueue.jobs
+          where blocked_on collate "C" = line
+            and coalesce(tenant, '') = turn
+          order by priority desc, run_at, id
+          limit 1
+          for update skip locked;
+        else
+          -- The head has gone to another line. One behind it may wait for nothing else; to move all
+          -- that do would cost more than to look at some.
+          select id, queue, task, limits, run_at, scheduled_at
+          into candidate
+          from pgqueue.jobs
+          where blocked_on = line
+            and id = (
+              select heads.id
+              from (
+                select id, limits
+                from pgqueue.jobs
+                where blocked_on collate "C" = line
+                  and coalesce(tenant, '') = turn
+                order by priority desc, run_at, id
+                limit 100
+              ) as heads
+              where not heads.limits && full_ones
+              limit 1
+            )
+          for update skip locked;
+        end if;
         if not found then
           stays := 0;
           continue;
@@ -723,6 +759,7 @@ begin
             )
           then
             place := one;
+            full_ones := full_ones || one;
             exit;
           end if;
         end loop;
@@ -732,8 +769,9 @@ begin
         update pgqueue.jobs
         set blocked_on = place, limits = candidate.limits
         where id = candidate.id;
-        -- A few more of this tenant: they may wait for nothing else.
-        stays := case when stays < 20 then stays + 1 else 0 end;
+        -- The same tenant's next one: those that wait for no limit are taken out of the line.
+        is_again := starts_with(place, '@');
+        stays := case when is_again or stays = 20 then 0 else stays + 1 end;
         continue;
       end if;
       update pgqueue.jobs
@@ -864,7 +902,7 @@ as $$
       select
       from pgqueue.jobs
       where jobs.queue = backlog.queue
-        and jobs.blocked_on is not null
+        and jobs.state = 'blocked'
       limit backlog.most
     ) as blocked
   )

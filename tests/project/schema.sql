@@ -112,7 +112,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive double precision, most integer DEFAULT 500) RETURNS TABLE(ran boolean, admitted integer, queues text[], lowest_live bigint, reached text, wait double precision, moving boolean)
+CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive double precision, most integer DEFAULT 500) RETURNS TABLE(ran boolean, admitted integer, queues text[], lowest_live bigint, reached text, wait double precision, moving boolean, unclaimed boolean)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET enable_seqscan TO 'off'
@@ -136,6 +136,8 @@ declare
   last_turn text;
   is_first boolean;
   stays integer;
+  is_again boolean;
+  full_ones text[];
   has_wrapped boolean;
   has_progress boolean;
   steps integer := 0;
@@ -151,6 +153,7 @@ begin
   admitted := 0;
   queues := '{}';
   moving := false;
+  unclaimed := false;
   lowest_live := lowest;
   reached := after;
   if not ran then
@@ -169,7 +172,8 @@ begin
     select ctid
     from "pgqueue".jobs
     where admitted_seq >= lowest
-      and state = 'queued'
+      -- Not `state = 'queued'`: with the index of those all queued jobs would be read.
+      and lease is null
       and run_at < "pgqueue".clock() - interval '30 seconds'
     limit most
     for update skip locked
@@ -230,14 +234,20 @@ begin
       blocked_on = '@new',
       limits = array['queue:' || one]
     where ctid = any(array(
-      select ctid
-      from "pgqueue".jobs
-      where state = 'queued'
-        and admitted_seq is null
-        and queue = one
-      order by priority desc, run_at, id
+      select found.tid
+      from generate_series(9, 0, -1) as lanes (priority)
+      cross join lateral (
+        select ctid as tid
+        from "pgqueue".jobs
+        where jobs.state = 'queued'
+          and jobs.queue = one
+          and jobs.priority = lanes.priority
+          and jobs.admitted_seq is null
+        order by jobs.run_at, jobs.id
+        limit most
+        for update skip locked
+      ) as found
       limit most
-      for update skip locked
     ));
   end loop;
 
@@ -268,6 +278,8 @@ begin
     (select min(admitted_seq) from "pgqueue".jobs where admitted_seq >= lowest),
     (select last_value + is_called::integer from "pgqueue".admitted_seq)
   );
+
+  unclaimed := exists (select from jsonb_each_text(unstarted) where value <> '0');
 
   -- Newcomers go to the line of the first of their limits that is full, and of several tenants each
   -- as many as the others.
@@ -393,6 +405,8 @@ begin
     has_progress := false;
     is_first := true;
     stays := 0;
+    is_again := false;
+    full_ones := '{}';
     if not rooms ? line then
       select room, limit_room.wait
       into looked
@@ -445,7 +459,7 @@ begin
         for update skip locked;
         exit when not found;
       else
-        if stays = 0 then
+        if stays = 0 and not is_again then
           if is_first then
             select coalesce(tenant, '')
             into turn
@@ -474,14 +488,38 @@ begin
           end if;
           is_first := false;
         end if;
-        select id, queue, task, limits, run_at, scheduled_at
-        into candidate
-        from "pgqueue".jobs
-        where blocked_on collate "C" = line
-          and coalesce(tenant, '') = turn
-        order by priority desc, run_at, id
-        limit 1
-        for update skip locked;
+        is_again := false;
+        if stays = 0 then
+          select id, queue, task, limits, run_at, scheduled_at
+          into candidate
+          from "pgqueue".jobs
+          where blocked_on collate "C" = line
+            and coalesce(tenant, '') = turn
+          order by priority desc, run_at, id
+          limit 1
+          for update skip locked;
+        else
+          -- The head has gone to another line. One behind it may wait for nothing else; to move all
+          -- that do would cost more than to look at some.
+          select id, queue, task, limits, run_at, scheduled_at
+          into candidate
+          from "pgqueue".jobs
+          where blocked_on = line
+            and id = (
+              select heads.id
+              from (
+                select id, limits
+                from "pgqueue".jobs
+                where blocked_on collate "C" = line
+                  and coalesce(tenant, '') = turn
+                order by priority desc, run_at, id
+                limit 100
+              ) as heads
+              where not heads.limits && full_ones
+              limit 1
+            )
+          for update skip locked;
+        end if;
         if not found then
           stays := 0;
           continue;
@@ -534,6 +572,7 @@ begin
             )
           then
             place := one;
+            full_ones := full_ones || one;
             exit;
           end if;
         end loop;
@@ -543,8 +582,9 @@ begin
         update "pgqueue".jobs
         set blocked_on = place, limits = candidate.limits
         where id = candidate.id;
-        -- A few more of this tenant: they may wait for nothing else.
-        stays := case when stays < 20 then stays + 1 else 0 end;
+        -- The same tenant's next one: those that wait for no limit are taken out of the line.
+        is_again := starts_with(place, '@');
+        stays := case when is_again or stays = 20 then 0 else stays + 1 end;
         continue;
       end if;
       update "pgqueue".jobs
@@ -630,7 +670,7 @@ CREATE FUNCTION pgqueue.backlog(queue text, most integer) RETURNS bigint
       select
       from "pgqueue".jobs
       where jobs.queue = backlog.queue
-        and jobs.blocked_on is not null
+        and jobs.state = 'blocked'
       limit backlog.most
     ) as blocked
   )
@@ -2681,7 +2721,7 @@ CREATE INDEX jobs_admitted ON pgqueue.jobs USING btree (admitted_seq) WHERE (adm
 
 CREATE INDEX jobs_blocked ON pgqueue.jobs USING btree (blocked_on COLLATE "C", COALESCE(tenant, ''::text), priority DESC, run_at, id) WHERE (blocked_on IS NOT NULL);
 
-CREATE INDEX jobs_blocked_queue ON pgqueue.jobs USING btree (queue) WHERE (blocked_on IS NOT NULL);
+CREATE INDEX jobs_blocked_queue ON pgqueue.jobs USING btree (queue) WHERE (state = 'blocked'::text);
 
 CREATE INDEX jobs_claim ON pgqueue.jobs USING btree (queue, priority, run_at, id) WHERE (state = 'queued'::text);
 
