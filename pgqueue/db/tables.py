@@ -177,7 +177,7 @@ def _limit_indexes(jobs: Table) -> None:
         columns.id,
         postgresql_where=blocked,
     )
-    Index("jobs_blocked_queue", columns.queue, postgresql_where=blocked)
+    Index("jobs_blocked_queue", columns.queue, postgresql_where=text("state = 'blocked'"))
     later = text("blocked_on = '@run_at'")
     Index("jobs_later", columns.run_at, postgresql_where=later)
     Index(
