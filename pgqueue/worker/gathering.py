@@ -180,6 +180,7 @@ class Gatherer:
         if jobs and is_wanted(JobsClaimed):
             emit(JobsClaimed(self._worker_id(), tuple(job.id for job in jobs), jobs[0].lease))
         for job in sorted(jobs, key=lambda job: (job.run_at, job.id)):
+            self._hand.belongs(job)
             if gathering.room > 0:
                 self._join(gathering, job)
             elif gathering.is_open:

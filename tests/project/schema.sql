@@ -2457,7 +2457,13 @@ CREATE VIEW pgqueue.workflow_node_status AS
         END AS finished_at
    FROM ((pgqueue.workflow_nodes nodes
      LEFT JOIN pgqueue.jobs live ON ((live.id = nodes.job_id)))
-     LEFT JOIN pgqueue.finished_jobs ended ON (((nodes.outcome IS NULL) AND (live.id IS NULL) AND (ended.id = nodes.job_id))));
+     LEFT JOIN LATERAL ( SELECT finished_jobs.state,
+            finished_jobs.started_at,
+            finished_jobs.finished_at
+           FROM pgqueue.finished_jobs
+          WHERE ((nodes.outcome IS NULL) AND (live.id IS NULL) AND (finished_jobs.id = nodes.job_id))
+          ORDER BY finished_jobs.finished_at DESC
+         LIMIT 1) ended ON (true));
 
 CREATE TABLE pgqueue.workflows (
     id bigint NOT NULL,

@@ -202,6 +202,29 @@ async def test_a_handler_adds_jobs_that_others_wait_for(pgq: PgQueue) -> None:
     assert (shown["state"], shown["nodes"]) == ("completed", 7)
 
 
+async def test_a_child_that_is_added_later_gets_the_result_of_a_parent_that_had_none_then(
+    pgq: PgQueue,
+) -> None:
+    @pgq.task
+    async def number() -> int:
+        return 7
+
+    @pgq.task
+    async def take(parents: Parents[int]) -> int:
+        return parents["a"]
+
+    wf = pgq.workflow("later")
+    wf.add("a", number.payload())
+    wf.add("open", number.using(queue="nobody").payload())
+    made = wf.enqueue()
+    await pgq.worker(burst=True, queues=["default"]).run()
+    more = pgq.workflow_of(made.id)
+    more.add("b", take.payload(), after="a")
+    late = more.enqueue()
+    await pgq.worker(burst=True, queues=["default"]).run()
+    assert await pgq.get_job(late.jobs["b"]).aresult(timeout=5) == 7
+
+
 async def test_a_handler_that_is_tried_again_adds_its_jobs_once(pgq: PgQueue) -> None:
     @pgq.task
     async def part() -> None: ...
@@ -519,6 +542,28 @@ async def test_the_worker_that_ends_a_parent_lets_the_child_go_at_once(
     wf.chain("step", [node.payload() for _ in range(10)])
     made = wf.enqueue()
     running = pgq.worker()
+    working = asyncio.create_task(running.run())
+    await asyncio.to_thread(until, lambda: outcome(database, made) == "completed")
+    running.stop()
+    await working
+
+
+async def test_members_of_a_batch_let_their_children_go_at_once(
+    pgq: PgQueue, database: str
+) -> None:
+    rows(database, "update pgqueue.chores set due_at = now() + interval '1 hour'")
+
+    @pgq.task(batch=10)
+    async def many(jobs: list[Job]) -> None: ...
+
+    @pgq.task
+    async def one() -> None: ...
+
+    wf = pgq.workflow("batches")
+    group = wf.group("part", [many.payload() for _ in range(40)])
+    wf.add("last", one.payload(), after=group)
+    made = wf.enqueue()
+    running = pgq.worker(concurrency=2)
     working = asyncio.create_task(running.run())
     await asyncio.to_thread(until, lambda: outcome(database, made) == "completed")
     running.stop()
