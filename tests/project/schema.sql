@@ -687,6 +687,8 @@ CREATE FUNCTION pgqueue.clock_now() RETURNS timestamp with time zone
 CREATE FUNCTION pgqueue.deliver_events(most integer DEFAULT 500, OUT woken bigint, OUT has_more boolean, OUT has_waiters boolean) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from step_tasks import naps_in_process
 
 from endings import run_on
-from pgqueue import EventTimeout, Job, Parked, PgQueue, Retry
+from pgqueue import ConfigError, EventTimeout, Job, Limit, Parked, PgQueue, Retry
 from pgqueue.db.run import run
 from pgqueue.engine.finish import outcome_statements
 from pgqueue.engine.steps import StepBook, deliver_events
@@ -313,6 +313,14 @@ async def test_any_language_emits_with_sql(database: str, pgq: PgQueue) -> None:
         assert await result_of(job) == {"by": "sql"}
 
 
+async def test_a_burst_does_not_end_before_an_event_has_woken_its_waiter(pgq: PgQueue) -> None:
+    job = waiter(pgq).enqueue(key="7")
+    await asyncio.wait_for(pgq.worker(burst=True, scheduler=False).run(), 30)
+    pgq.emit("paid", 7, 1)
+    await asyncio.wait_for(pgq.worker(burst=True, scheduler=False).run(), 30)
+    assert await result_of(job) == 1
+
+
 async def test_without_hints_an_event_is_delivered_within_a_second_or_so(
     database: str, pgq: PgQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,6 +333,24 @@ async def test_without_hints_an_event_is_delivered_within_a_second_or_so(
             deaf.emit("paid", 7, 1, connection=connection)
         assert await result_of(job) == 1
     deaf.close()
+
+
+async def test_a_waiting_job_holds_no_place_of_a_limit_and_asks_for_one_again(
+    database: str, pgq: PgQueue
+) -> None:
+    @pgq.task(limits=[Limit("one", running=1)])
+    async def limited(n: int, job: Job) -> Any:
+        return await job.wait_for("paid", n) if n else "passed"
+
+    first = limited.enqueue(n=1)
+    blocked = (
+        "select count(*) from pgqueue.jobs where state = 'blocked' and run_at > clock_timestamp()"
+    )
+    async with working(pgq):
+        await come_true(lambda: value(database, blocked) == 1)
+        assert await result_of(limited.enqueue(n=0)) == "passed"
+        pgq.emit("paid", 1, "woken")
+        assert await result_of(first) == "woken"
 
 
 # -- the races, step by step -------------------------------------------------------
@@ -471,7 +497,7 @@ def test_a_wait_that_was_for_another_event_is_told(database: str, pgq: PgQueue) 
     )
     with (
         psycopg.connect(database, autocommit=True) as connection,
-        pytest.raises(ValueError, match=f"^{message}$"),
+        pytest.raises(ConfigError, match=f"^{message}$"),
     ):
         run(connection, steps)
 
@@ -492,6 +518,30 @@ def test_a_delivery_of_many_waiters_goes_on_where_it_stopped(database: str, pgq:
     ]
     due = "select count(*) from pgqueue.jobs where run_at <= clock_timestamp()"
     assert value(database, due) == 1200
+
+
+def test_no_delivery_reads_a_whole_table(database: str, pgq: PgQueue) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        for table in ("events", "job_steps"):
+            connection.execute(f"alter table pgqueue.{table} set (autovacuum_enabled = off)")
+            connection.execute(f"analyze pgqueue.{table}")
+        connection.execute(
+            "insert into pgqueue.events (name, key, delivered_at) "
+            "select 'paid', n::text, now() from generate_series(1, 20000) as n"
+        )
+        connection.execute(
+            "insert into pgqueue.job_steps (job_id, kind, name, attempt, event, event_key, "
+            "finished_at) select n, 'wait', 'w', 1, 'paid', n::text, now() "
+            "from generate_series(1, 20000) as n"
+        )
+        hands = Hands(database, pgq)
+        hands.wait()
+        pgq.emit("paid", 7, 1)
+        scans = "select sum(seq_scan) from pg_stat_xact_user_tables where relname in (%s, %s)"
+        with connection.transaction():
+            assert run(connection, deliver_events(pgq.sql)).woken == 1
+            counted = connection.execute(scans, ["events", "job_steps"]).fetchone()
+    assert counted == (0,)
 
 
 # -- what is seen ------------------------------------------------------------------
