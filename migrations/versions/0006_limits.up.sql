@@ -73,20 +73,19 @@ create sequence pgqueue.admitted_seq;
 alter table pgqueue.jobs
   -- Rises from one admission to the next. Whoever has it holds a slot of each of its limits.
   add column admitted_seq bigint,
-  -- Nothing but an admission lets a limited job be claimed.
-  add constraint jobs_admitted check (
-    (admitted_seq is not null) = (limits <> '{}' and state in ('queued', 'running'))
-  );
+  -- The order it stands in: its first limit, if that is one; filled in by its first admission pass.
+  add column order_name text;
 
+-- Each of these costs every insert of a job something, also where it takes no entry: hence tests for
+-- null, no index for what can do without, and no CHECK, which cost 6 µs a job. The claims see to it
+-- that nobody runs who was not let in.
 create index jobs_admitted on pgqueue.jobs (admitted_seq) where admitted_seq is not null;
 create index jobs_blocked
   on pgqueue.jobs (blocked_on collate "C", coalesce(tenant, ''), priority desc, run_at, id)
   where blocked_on is not null;
--- Not `blocked_on is not null`: the planner would take it for the walks over lines.
-create index jobs_blocked_queue on pgqueue.jobs (queue) where state = 'blocked';
 create index jobs_later on pgqueue.jobs (run_at) where blocked_on = '@run_at';
-create index jobs_ordered on pgqueue.jobs ((limits[1]), scheduled_at, id)
-  where starts_with(limits[1], 'ordered:');
+create index jobs_ordered on pgqueue.jobs (order_name, scheduled_at, id)
+  where order_name is not null;
 
 -- The state of a job that is ready to run: with limits it has to be admitted first.
 create function pgqueue.ready_state(limits text[])
@@ -526,6 +525,7 @@ begin
     with parked as (
       update pgqueue.jobs
       set
+        order_name = case when starts_with(limits[1], 'ordered:') then limits[1] end,
         blocked_on = case
           when run_at > pgqueue.clock() then '@run_at'
           when starts_with(limits[1], 'ordered:') then limits[1]
@@ -633,9 +633,8 @@ begin
         select id, state, blocked_on
         into candidate
         from pgqueue.jobs
-        where limits[1] = line
-          and starts_with(limits[1], 'ordered:')
-        order by limits[1], scheduled_at, id
+        where order_name = line
+        order by scheduled_at, id
         limit 1;
         exit when candidate.blocked_on is distinct from line;
         select id, queue, task, limits, run_at, scheduled_at
@@ -753,8 +752,7 @@ begin
             or starts_with(one, 'ordered:') and exists (
               select
               from pgqueue.jobs
-              where jobs.limits[1] = one
-                and starts_with(jobs.limits[1], 'ordered:')
+              where jobs.order_name = one
                 and (jobs.scheduled_at, jobs.id) < (candidate.scheduled_at, candidate.id)
             )
           then
@@ -881,7 +879,8 @@ left join (
 ) as line on line.name = names.name
 where not starts_with(names.name, '@');
 
--- How many jobs of a queue wait: queued, scheduled or blocked. Counts `most` of each and no further.
+-- About how many jobs of a queue wait: queued, scheduled or blocked; counts `most` and 20,000 blocked
+-- ones of all queues, and no further.
 create function pgqueue.backlog(queue text, most integer)
 returns bigint
 language sql
@@ -899,12 +898,13 @@ as $$
   ) + (
     select count(*)
     from (
-      select
+      -- Of all blocked ones, not more than so many are looked at.
+      select jobs.queue
       from pgqueue.jobs
-      where jobs.queue = backlog.queue
-        and jobs.state = 'blocked'
-      limit backlog.most
+      where jobs.blocked_on is not null
+      limit backlog.most + 20000
     ) as blocked
+    where blocked.queue = backlog.queue
   )
 $$;
 

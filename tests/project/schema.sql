@@ -339,6 +339,7 @@ begin
     with parked as (
       update "pgqueue".jobs
       set
+        order_name = case when starts_with(limits[1], 'ordered:') then limits[1] end,
         blocked_on = case
           when run_at > "pgqueue".clock() then '@run_at'
           when starts_with(limits[1], 'ordered:') then limits[1]
@@ -446,9 +447,8 @@ begin
         select id, state, blocked_on
         into candidate
         from "pgqueue".jobs
-        where limits[1] = line
-          and starts_with(limits[1], 'ordered:')
-        order by limits[1], scheduled_at, id
+        where order_name = line
+        order by scheduled_at, id
         limit 1;
         exit when candidate.blocked_on is distinct from line;
         select id, queue, task, limits, run_at, scheduled_at
@@ -566,8 +566,7 @@ begin
             or starts_with(one, 'ordered:') and exists (
               select
               from "pgqueue".jobs
-              where jobs.limits[1] = one
-                and starts_with(jobs.limits[1], 'ordered:')
+              where jobs.order_name = one
                 and (jobs.scheduled_at, jobs.id) < (candidate.scheduled_at, candidate.id)
             )
           then
@@ -667,12 +666,13 @@ CREATE FUNCTION pgqueue.backlog(queue text, most integer) RETURNS bigint
   ) + (
     select count(*)
     from (
-      select
+      -- Of all blocked ones, not more than so many are looked at.
+      select jobs.queue
       from "pgqueue".jobs
-      where jobs.queue = backlog.queue
-        and jobs.state = 'blocked'
-      limit backlog.most
+      where jobs.blocked_on is not null
+      limit backlog.most + 20000
     ) as blocked
+    where blocked.queue = backlog.queue
   )
 $$;
 
@@ -1630,7 +1630,7 @@ CREATE TABLE pgqueue.jobs (
     crashes integer DEFAULT 0 NOT NULL,
     suspect boolean DEFAULT false NOT NULL,
     admitted_seq bigint,
-    CONSTRAINT jobs_admitted CHECK (((admitted_seq IS NOT NULL) = ((limits <> '{}'::text[]) AND (state = ANY (ARRAY['queued'::text, 'running'::text]))))),
+    order_name text,
     CONSTRAINT jobs_attempt CHECK (((attempt >= 0) AND (max_attempts >= 1))),
     CONSTRAINT jobs_blocked_names_its_limit CHECK (((state = 'blocked'::text) = (blocked_on IS NOT NULL))),
     CONSTRAINT jobs_expires_at CHECK (((expires_at >= to_timestamp(('-62135510400'::bigint)::double precision)) AND (expires_at <= to_timestamp(('253402128000'::bigint)::double precision)))),
@@ -2729,15 +2729,13 @@ CREATE INDEX jobs_admitted ON pgqueue.jobs USING btree (admitted_seq) WHERE (adm
 
 CREATE INDEX jobs_blocked ON pgqueue.jobs USING btree (blocked_on COLLATE "C", COALESCE(tenant, ''::text), priority DESC, run_at, id) WHERE (blocked_on IS NOT NULL);
 
-CREATE INDEX jobs_blocked_queue ON pgqueue.jobs USING btree (queue) WHERE (state = 'blocked'::text);
-
 CREATE INDEX jobs_claim ON pgqueue.jobs USING btree (queue, priority, run_at, id) WHERE (state = 'queued'::text);
 
 CREATE INDEX jobs_expiry ON pgqueue.jobs USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (state <> 'running'::text));
 
 CREATE INDEX jobs_later ON pgqueue.jobs USING btree (run_at) WHERE (blocked_on = '@run_at'::text);
 
-CREATE INDEX jobs_ordered ON pgqueue.jobs USING btree ((limits[1]), scheduled_at, id) WHERE starts_with(limits[1], 'ordered:'::text);
+CREATE INDEX jobs_ordered ON pgqueue.jobs USING btree (order_name, scheduled_at, id) WHERE (order_name IS NOT NULL);
 
 CREATE INDEX jobs_running ON pgqueue.jobs USING btree (worker_id) WHERE (state = 'running'::text);
 
