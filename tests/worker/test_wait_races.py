@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import psycopg
 import pytest
 from waiting_rig import Hands, run_alone
 
 from pgqueue import ConfigError, PgQueue
-from pgqueue.db.run import run
+from pgqueue.db.run import Steps, _answer, run
 from pgqueue.engine.steps import deliver_events
 from pgqueue.errors import LeaseLost
 from proving import rows, value
+
+T = TypeVar("T")
 
 
 def test_an_event_whose_transaction_is_open_while_its_waiter_looks_is_delivered(
@@ -23,6 +27,28 @@ def test_an_event_whose_transaction_is_open_while_its_waiter_looks_is_delivered(
         assert run_alone(database)[0] == 0
     assert run_alone(database) == (1, False, False)
     assert hands.wait().result == 1
+
+
+def test_a_wait_stands_before_its_job_looks_for_the_event(database: str, pgq: PgQueue) -> None:
+    hands = Hands(database, pgq)
+    with psycopg.connect(database, autocommit=True) as connection:
+        steps = hands.book.wait(hands.job.id, 5, "paid:7", "paid", "7", None)
+        opened = _answer(connection, next(steps))
+        # Whatever happens between the two, and however long that takes.
+        pgq.emit("paid", 7, 1)
+        assert run_alone(database) == (1, False, False)
+        assert run(connection, _on(steps, opened)).result == 1
+
+
+def _on(steps: Steps[T], reply: Any) -> Steps[T]:
+    """The rest of a verb, after the reply to what it asked."""
+    try:
+        asked = steps.send(reply)
+        while True:
+            asked = steps.send((yield asked))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
 
 
 def test_an_emitter_with_a_snapshot_older_than_the_wait_wakes_it(
