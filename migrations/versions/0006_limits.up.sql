@@ -501,7 +501,8 @@ begin
       where blocked_on collate "C" = '@new'
         and coalesce(jobs.tenant, '') = tenants.tenant
       order by priority desc, run_at, id
-      limit greatest(1, most / (select count(*) from tenants))
+      -- Few at a time: while a crowd finds its lines, others are let in.
+      limit greatest(1, 100 / (select count(*) from tenants))
       for update skip locked
     ) as found
   ) as heads;
@@ -546,9 +547,6 @@ begin
     select array_agg(distinct blocked_on)
     into arrived_at
     from parked;
-    if cardinality(arrivals) >= most / 2 then
-      wait := 0;
-    end if;
   end if;
 
   -- The lines to look at.
@@ -815,7 +813,9 @@ begin
 
   -- So far only a rate has said when it opens.
   moving := slots <> '{}' or admitted > 0 or wait is not null;
-  if steps >= most then
+  if steps >= most
+    or exists (select from pgqueue.jobs where blocked_on collate "C" = '@new')
+  then
     wait := 0;
   end if;
   wait := least(
