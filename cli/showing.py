@@ -11,7 +11,7 @@ from .common import shown
 from .operating import safe, safe_table
 
 # What most jobs do not have is left out; these have pages of their own below.
-_APART = ("errors", "timeline", "logs", "progress", "id")
+_APART = ("errors", "timeline", "steps", "logs", "progress", "id")
 _EMPTY: tuple[Any, ...] = (None, [], {}, False)
 
 
@@ -26,6 +26,9 @@ def print_job(job: Mapping[str, Any], causes: Sequence[Mapping[str, Any]]) -> No
         typer.echo(f"  {'progress':<14} {progress.get('percent')} % {message}".rstrip())
     typer.echo("")
     safe_table(job["timeline"], ("at", "event", "attempt", "message"), "nothing happened yet")
+    if job["steps"]:
+        columns = ("kind", "name", "attempt", "finished_at", "wake_at", "result")
+        safe_table(job["steps"], columns, "")
     if job["logs"]:
         safe_table(job["logs"], ("at", "attempt", "level", "message"), "")
     if job["finished_at"] is None:

@@ -135,6 +135,9 @@ def retry(
     until: UntilOption = None,
     limit: LimitOption = None,
     dry_run: DryRunOption = False,
+    from_start: Annotated[
+        bool, typer.Option("--from-start", help="Forget the durable steps that are done.")
+    ] = False,
     app: AppOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -153,11 +156,11 @@ def retry(
     pgq = ready_app(app)
     done: Retried | Preview
     if job_ids:
-        done = pgq.retry(*job_ids, by=operator())
+        done = pgq.retry(*job_ids, from_start=from_start, by=operator())
     elif dry_run:
         done = pgq.preview_retry(wanted, limit=limit)
     else:
-        done = pgq.retry_many(wanted, limit=limit, by=operator())
+        done = pgq.retry_many(wanted, limit=limit, from_start=from_start, by=operator())
     pgq.close()
     _tell_retry(done, json)
 

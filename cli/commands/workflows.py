@@ -99,8 +99,8 @@ def cancel(workflow_id: IdArgument, app: AppOption = None, json: JsonOption = Fa
     if json:
         print_json({"cancelled": list(cancelled.ended), "marked": list(cancelled.marked)})
         return
-    say_ids("cancelled", cancelled.ended)
-    say_ids("asked to stop", cancelled.marked)
+    say_ids("cancelled", sorted(cancelled.ended))
+    say_ids("asked to stop", sorted(cancelled.marked))
 
 
 @app.command("retry")

@@ -16,11 +16,10 @@ drop function pgqueue.ready_state(text[]);
 drop index pgqueue.jobs_ordered;
 drop index pgqueue.jobs_later;
 drop index pgqueue.jobs_blocked;
-drop index pgqueue.jobs_blocked_queue;
 drop index pgqueue.jobs_admitted;
 alter table pgqueue.jobs
-  drop constraint jobs_admitted,
-  drop column admitted_seq;
+  drop column admitted_seq,
+  drop column order_name;
 
 update pgqueue.jobs
 set

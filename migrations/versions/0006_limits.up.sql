@@ -73,19 +73,19 @@ create sequence pgqueue.admitted_seq;
 alter table pgqueue.jobs
   -- Rises from one admission to the next. Whoever has it holds a slot of each of its limits.
   add column admitted_seq bigint,
-  -- Nothing but an admission lets a limited job be claimed.
-  add constraint jobs_admitted check (
-    (admitted_seq is not null) = (limits <> '{}' and state in ('queued', 'running'))
-  );
+  -- The order it stands in: its first limit, if that is one; filled in by its first admission pass.
+  add column order_name text;
 
+-- Each of these costs every insert of a job something, also where it takes no entry: hence tests for
+-- null, no index for what can do without, and no CHECK, which cost 6 µs a job. The claims see to it
+-- that nobody runs who was not let in.
 create index jobs_admitted on pgqueue.jobs (admitted_seq) where admitted_seq is not null;
 create index jobs_blocked
   on pgqueue.jobs (blocked_on collate "C", coalesce(tenant, ''), priority desc, run_at, id)
   where blocked_on is not null;
-create index jobs_blocked_queue on pgqueue.jobs (queue) where blocked_on is not null;
 create index jobs_later on pgqueue.jobs (run_at) where blocked_on = '@run_at';
-create index jobs_ordered on pgqueue.jobs ((limits[1]), scheduled_at, id)
-  where starts_with(limits[1], 'ordered:');
+create index jobs_ordered on pgqueue.jobs (order_name, scheduled_at, id)
+  where order_name is not null;
 
 -- The state of a job that is ready to run: with limits it has to be admitted first.
 create function pgqueue.ready_state(limits text[])
@@ -322,6 +322,8 @@ declare
   last_turn text;
   is_first boolean;
   stays integer;
+  is_again boolean;
+  full_ones text[];
   has_wrapped boolean;
   has_progress boolean;
   steps integer := 0;
@@ -356,7 +358,8 @@ begin
     select ctid
     from pgqueue.jobs
     where admitted_seq >= lowest
-      and state = 'queued'
+      -- Not `state = 'queued'`: with the index of those all queued jobs would be read.
+      and lease is null
       and run_at < pgqueue.clock() - interval '30 seconds'
     limit most
     for update skip locked
@@ -417,14 +420,20 @@ begin
       blocked_on = '@new',
       limits = array['queue:' || one]
     where ctid = any(array(
-      select ctid
-      from pgqueue.jobs
-      where state = 'queued'
-        and admitted_seq is null
-        and queue = one
-      order by priority desc, run_at, id
+      select found.tid
+      from generate_series(9, 0, -1) as lanes (priority)
+      cross join lateral (
+        select ctid as tid
+        from pgqueue.jobs
+        where jobs.state = 'queued'
+          and jobs.queue = one
+          and jobs.priority = lanes.priority
+          and jobs.admitted_seq is null
+        order by jobs.run_at, jobs.id
+        limit most
+        for update skip locked
+      ) as found
       limit most
-      for update skip locked
     ));
   end loop;
 
@@ -492,7 +501,8 @@ begin
       where blocked_on collate "C" = '@new'
         and coalesce(jobs.tenant, '') = tenants.tenant
       order by priority desc, run_at, id
-      limit greatest(1, most / (select count(*) from tenants))
+      -- Few at a time: while a crowd finds its lines, others are let in.
+      limit greatest(1, 100 / (select count(*) from tenants))
       for update skip locked
     ) as found
   ) as heads;
@@ -516,6 +526,7 @@ begin
     with parked as (
       update pgqueue.jobs
       set
+        order_name = case when starts_with(limits[1], 'ordered:') then limits[1] end,
         blocked_on = case
           when run_at > pgqueue.clock() then '@run_at'
           when starts_with(limits[1], 'ordered:') then limits[1]
@@ -536,9 +547,6 @@ begin
     select array_agg(distinct blocked_on)
     into arrived_at
     from parked;
-    if cardinality(arrivals) >= most / 2 then
-      wait := 0;
-    end if;
   end if;
 
   -- The lines to look at.
@@ -582,6 +590,8 @@ begin
     has_progress := false;
     is_first := true;
     stays := 0;
+    is_again := false;
+    full_ones := '{}';
     if not rooms ? line then
       select room, limit_room.wait
       into looked
@@ -621,9 +631,8 @@ begin
         select id, state, blocked_on
         into candidate
         from pgqueue.jobs
-        where limits[1] = line
-          and starts_with(limits[1], 'ordered:')
-        order by limits[1], scheduled_at, id
+        where order_name = line
+        order by scheduled_at, id
         limit 1;
         exit when candidate.blocked_on is distinct from line;
         select id, queue, task, limits, run_at, scheduled_at
@@ -634,7 +643,7 @@ begin
         for update skip locked;
         exit when not found;
       else
-        if stays = 0 then
+        if stays = 0 and not is_again then
           if is_first then
             select coalesce(tenant, '')
             into turn
@@ -663,14 +672,38 @@ begin
           end if;
           is_first := false;
         end if;
-        select id, queue, task, limits, run_at, scheduled_at
-        into candidate
-        from pgqueue.jobs
-        where blocked_on collate "C" = line
-          and coalesce(tenant, '') = turn
-        order by priority desc, run_at, id
-        limit 1
-        for update skip locked;
+        is_again := false;
+        if stays = 0 then
+          select id, queue, task, limits, run_at, scheduled_at
+          into candidate
+          from pgqueue.jobs
+          where blocked_on collate "C" = line
+            and coalesce(tenant, '') = turn
+          order by priority desc, run_at, id
+          limit 1
+          for update skip locked;
+        else
+          -- The head has gone to another line. One behind it may wait for nothing else; to move all
+          -- that do would cost more than to look at some.
+          select id, queue, task, limits, run_at, scheduled_at
+          into candidate
+          from pgqueue.jobs
+          where blocked_on = line
+            and id = (
+              select heads.id
+              from (
+                select id, limits
+                from pgqueue.jobs
+                where blocked_on collate "C" = line
+                  and coalesce(tenant, '') = turn
+                order by priority desc, run_at, id
+                limit 100
+              ) as heads
+              where not heads.limits && full_ones
+              limit 1
+            )
+          for update skip locked;
+        end if;
         if not found then
           stays := 0;
           continue;
@@ -717,12 +750,12 @@ begin
             or starts_with(one, 'ordered:') and exists (
               select
               from pgqueue.jobs
-              where jobs.limits[1] = one
-                and starts_with(jobs.limits[1], 'ordered:')
+              where jobs.order_name = one
                 and (jobs.scheduled_at, jobs.id) < (candidate.scheduled_at, candidate.id)
             )
           then
             place := one;
+            full_ones := full_ones || one;
             exit;
           end if;
         end loop;
@@ -732,8 +765,9 @@ begin
         update pgqueue.jobs
         set blocked_on = place, limits = candidate.limits
         where id = candidate.id;
-        -- A few more of this tenant: they may wait for nothing else.
-        stays := case when stays < 20 then stays + 1 else 0 end;
+        -- The same tenant's next one: those that wait for no limit are taken out of the line.
+        is_again := starts_with(place, '@');
+        stays := case when is_again or stays = 20 then 0 else stays + 1 end;
         continue;
       end if;
       update pgqueue.jobs
@@ -779,7 +813,9 @@ begin
 
   -- So far only a rate has said when it opens.
   moving := slots <> '{}' or admitted > 0 or wait is not null;
-  if steps >= most then
+  if steps >= most
+    or exists (select from pgqueue.jobs where blocked_on collate "C" = '@new')
+  then
     wait := 0;
   end if;
   wait := least(
@@ -843,7 +879,8 @@ left join (
 ) as line on line.name = names.name
 where not starts_with(names.name, '@');
 
--- How many jobs of a queue wait: queued, scheduled or blocked. Counts `most` of each and no further.
+-- About how many jobs of a queue wait: queued, scheduled or blocked; counts `most` and 20,000 blocked
+-- ones of all queues, and no further.
 create function pgqueue.backlog(queue text, most integer)
 returns bigint
 language sql
@@ -861,12 +898,13 @@ as $$
   ) + (
     select count(*)
     from (
-      select
+      -- Of all blocked ones, not more than so many are looked at.
+      select jobs.queue
       from pgqueue.jobs
-      where jobs.queue = backlog.queue
-        and jobs.blocked_on is not null
-      limit backlog.most
+      where jobs.blocked_on is not null
+      limit backlog.most + 20000
     ) as blocked
+    where blocked.queue = backlog.queue
   )
 $$;
 

@@ -117,10 +117,17 @@ select
     as finished_at
 from pgqueue.workflow_nodes as nodes
 left join pgqueue.jobs as live on live.id = nodes.job_id
-left join pgqueue.finished_jobs as ended
-  on nodes.outcome is null
-  and live.id is null
-  and ended.id = nodes.job_id;
+-- One look for each node whose end has been written and not yet looked at; a plain join might read
+-- every finished job.
+left join lateral (
+  select state, started_at, finished_at
+  from pgqueue.finished_jobs
+  where nodes.outcome is null
+    and live.id is null
+    and finished_jobs.id = nodes.job_id
+  order by finished_at desc
+  limit 1
+) as ended on true;
 
 -- Each workflow with how many of its nodes are where. `state` is `running` until all have ended, then
 -- `failed` if one failed, else `cancelled` if one was cancelled or deleted, else `completed`.

@@ -127,6 +127,7 @@ def _jobs_tables(metadata: MetaData) -> None:
         _required("crashes", Integer(), "0"),
         _required("suspect", Boolean(), "false"),
         Column("admitted_seq", BigInteger),
+        Column("order_name", Text),
         PrimaryKeyConstraint("id", name="jobs_pkey"),
     )
     _limit_indexes(jobs)
@@ -152,7 +153,7 @@ def _jobs_tables(metadata: MetaData) -> None:
     carried_over = [
         Column(column.name, column.type, nullable=column.nullable)
         for column in columns
-        if column.name not in {"blocked_on", "admitted_seq"}
+        if column.name not in {"blocked_on", "admitted_seq", "order_name"}
     ]
     Table(
         "finished_jobs",
@@ -177,15 +178,14 @@ def _limit_indexes(jobs: Table) -> None:
         columns.id,
         postgresql_where=blocked,
     )
-    Index("jobs_blocked_queue", columns.queue, postgresql_where=blocked)
     later = text("blocked_on = '@run_at'")
     Index("jobs_later", columns.run_at, postgresql_where=later)
     Index(
         "jobs_ordered",
-        text("(limits[1])"),
+        columns.order_name,
         columns.scheduled_at,
         columns.id,
-        postgresql_where=text("starts_with(limits[1], 'ordered:')"),
+        postgresql_where=text("order_name is not null"),
     )
 
 

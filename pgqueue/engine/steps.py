@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from pgqueue.db.run import Rows, Statement, Steps
-from pgqueue.errors import LeaseLost
+from pgqueue.errors import ConfigError, LeaseLost
 from pgqueue.job import Json, Requeued
 
 Sql = Mapping[str, str]
@@ -93,12 +93,12 @@ class StepBook:
     ) -> Steps[Standing]:
         """Write down for what it waits, once, and look whether it has come or the time is over.
 
-        For a connection in autocommit. Raises ValueError when another event was written down.
+        For a connection in autocommit. Raises ConfigError when another event was written down.
         """
         params = {"name": name, "event": event, "key": key, "timeout": timeout}
         ((noted_event, noted_key),) = yield from self._fenced("open_wait", job_id, lease, params)
         if (noted_event, noted_key) != (event, key):
-            raise ValueError(
+            raise ConfigError(
                 f"wait {name!r} was for event {noted_event!r} of {noted_key!r} in an earlier try, "
                 f"and is for {event!r} of {key!r} now: give each wait a name of its own"
             )

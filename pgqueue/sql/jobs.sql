@@ -63,8 +63,8 @@ with
           lane.bound_id
         )
         and jobs.task = any(%(tasks)s::text[])
-        -- Who was admitted is claimed by claim_limited.
-        and jobs.admitted_seq is null
+        -- Who has some is let in by an admission, and claimed by claim_limited.
+        and jobs.limits = '{}'
         -- A worker holds one suspect at a time: if it dies, there is one to blame.
         and (not jobs.suspect or %(suspects)s)
       order by jobs.run_at, jobs.id

@@ -18,7 +18,8 @@ select
     select
     from pgqueue.jobs
     where admitted_seq >= %(lowest)s
-      and state = 'queued'
+      -- Not `state = 'queued'`: with the index of those all queued jobs would be read.
+      and lease is null
   ) as admitted,
   case
     when exists (select from pgqueue.jobs where blocked_on collate "C" = '@new')
@@ -26,12 +27,15 @@ select
         select
         from pgqueue.queues
         where limited
-          and exists (
-            select
+          -- A scalar, not `exists`: as a join it would begin with all queued jobs.
+          and (
+            select true
             from pgqueue.jobs
             where jobs.state = 'queued'
               and jobs.queue = queues.name
               and jobs.admitted_seq is null
+            order by jobs.priority, jobs.run_at, jobs.id
+            limit 1
           )
       )
       then 0
@@ -57,7 +61,7 @@ with
     select jobs.ctid as tid
     from pgqueue.jobs
     where jobs.admitted_seq >= %(lowest)s
-      and jobs.state = 'queued'
+      and jobs.lease is null
       and (cardinality(%(queues)s::text[]) = 0 or jobs.queue = any(%(queues)s::text[]))
       and jobs.task = any(%(tasks)s::text[])
       and (not jobs.suspect or %(suspects)s)

@@ -2,7 +2,20 @@
 
 -- What the parents of a job gave, in the order in which they were added.
 -- name: find_parents
-select parents.name, parents.group_name, parents.outcome, parents.result::text
+select
+  parents.name, parents.group_name, parents.outcome,
+  coalesce(
+    parents.result,
+    -- It ended before it had children: they were added later.
+    (
+      select ended.result
+      from pgqueue.finished_jobs as ended
+      where parents.outcome = 'completed'
+        and ended.id = parents.job_id
+        and ended.finished_at = parents.finished_at
+      limit 1
+    )
+  )::text
 from pgqueue.job_dependencies as edges
 join pgqueue.workflow_nodes as parents on parents.job_id = edges.parent_id
 where edges.child_id = %(id)s
@@ -89,7 +102,14 @@ for no key update
 -- name: find_uncompleted_nodes
 select nodes.job_id, ended.finished_at
 from pgqueue.workflow_nodes as nodes
-left join pgqueue.finished_jobs as ended on ended.id = nodes.job_id
+-- One look for each; a plain join might read every finished job.
+left join lateral (
+  select state, finished_at
+  from pgqueue.finished_jobs
+  where finished_jobs.id = nodes.job_id
+  order by finished_at desc
+  limit 1
+) as ended on true
 where nodes.workflow_id = %(id)s
   and coalesce(nodes.outcome, ended.state) <> 'completed'
   and not exists (
@@ -112,7 +132,13 @@ with recursive following as (
 select following.job_id, live.state, ended.finished_at
 from following
 left join pgqueue.jobs as live on live.id = following.job_id
-left join pgqueue.finished_jobs as ended on ended.id = following.job_id
+left join lateral (
+  select finished_at
+  from pgqueue.finished_jobs
+  where finished_jobs.id = following.job_id
+  order by finished_at desc
+  limit 1
+) as ended on true
 order by following.job_id
 
 -- Nodes that live again wait for their parents, as far as those have not ended; their workflow goes

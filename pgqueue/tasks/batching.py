@@ -86,6 +86,7 @@ def batch_signature_of(task: str, function: Callable[..., Any]) -> BatchSignatur
         job_parameter=None,
         connection_parameter=None,
         takes_async_connection=False,
+        open_ended=get_origin(item) is dict or item is dict,
         items_parameter=taken.get("payloads"),
         jobs_parameter=taken.get("jobs"),
     )

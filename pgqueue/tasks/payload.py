@@ -134,7 +134,6 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
     positional: list[str] = []
     injected: dict[str, str] = {}
     takes_async, open_ended = False, False
-    parents_kind: Any = None
     for name, parameter in parameters.items():
         kind = parameter.annotation
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -146,13 +145,13 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
                 raise ConfigError(f"task {task!r}: two parameters are annotated as a {role}")
             injected[role] = name
             takes_async = takes_async or _is(kind, psycopg.AsyncConnection)
-            parents_kind = kind_of(kind) if role == "parents" else parents_kind
         else:
             annotation = Any if kind is parameter.empty else kind
             has_default = parameter.default is not parameter.empty
             taken[name] = NotRequired[annotation] if has_default else annotation
             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
                 positional.append(name)
+    parents = injected.get("parents")
     return Signature(
         task=task,
         adapter=_adapter(task, taken, open_ended=open_ended),
@@ -162,8 +161,8 @@ def signature_of(task: str, function: Callable[..., Any]) -> Signature:
         connection_parameter=injected.get("connection"),
         takes_async_connection=takes_async,
         open_ended=open_ended,
-        parents_parameter=injected.get("parents"),
-        parents_kind=parents_kind,
+        parents_parameter=parents,
+        parents_kind=None if parents is None else kind_of(parameters[parents].annotation),
     )
 
 

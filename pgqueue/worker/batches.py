@@ -52,14 +52,12 @@ class Batches:
         self._calls: dict[Try, tuple[Try, Sequence[_Member]]] = {}
 
     async def run(self, job: ClaimedJob) -> Settled | None:
-        """Run the job together with others; None when another call has taken it along.
+        """Run the job together with others; None when its lease was lost.
 
         Cancelling this coroutine hands all of them back without costing an attempt.
         """
         task = self._registry.get(job.task)
         assert task.batching is not None  # noqa: S101 - only such tasks come here
-        if self._gatherer.joined(job):
-            return None
         gathering = Gathering(job, task.batching)
         try:
             # A suspect runs alone: if the worker dies, there is one to blame.
@@ -69,6 +67,10 @@ class Batches:
         finally:
             gathering.is_open = False
             self._hand_back(gathering.jobs[1:])
+
+    def takes_along(self, job: ClaimedJob) -> bool:
+        """Whether a call to come takes the job along, which then needs no slot of its own."""
+        return self._gatherer.joined(job)
 
     def cancel(self, key: Try) -> Try | None:
         """Note that somebody wants this job cancelled; returns which slot is to be stopped, if any.

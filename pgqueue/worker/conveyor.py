@@ -66,15 +66,7 @@ class Conveyor:
             on_no_partition=lambda: hurry("partitions"),
             on_wait=lambda: hurry("events"),
         )
-        gatherer = Gatherer(
-            sql=sql,
-            link=batching,
-            hand=self.hand,
-            worker_id=worker_id,
-            is_claiming=lambda: self.claims.is_claiming,
-            on_lost_reply=lambda: self.claims.note_lost_reply(),  # noqa: PLW0108 - made below
-        )
-        batches = Batches(registry=tasks, gatherer=gatherer, runner=self.runner, hand=self.hand)
+        batches = self._new_batches(tasks, sql, batching, worker_id)
         self.slots = slots = Slots(self.runner, self.hand, pace, concurrency, batches)
         self.claims = ClaimLoop(
             sql=sql,
@@ -94,11 +86,36 @@ class Conveyor:
             lowest=lowest,
             on_blocked=on_blocked,
         )
-        self.writer = Writer(
+        self.writer = self._new_writer(sql, writing, pace, notepad, worker_id)
+
+    def _new_batches(
+        self, tasks: Registry, sql: Mapping[str, str], link: Link, worker_id: Callable[[], int]
+    ) -> Batches:
+        gatherer = Gatherer(
             sql=sql,
-            link=writing,
+            link=link,
             hand=self.hand,
-            slots=slots,
+            worker_id=worker_id,
+            # Made later, both of them.
+            is_claiming=lambda: self.claims.is_claiming,
+            on_lost_reply=lambda: self.claims.note_lost_reply(),  # noqa: PLW0108
+            on_waiting=lambda: self.slots.fill(),  # noqa: PLW0108
+        )
+        return Batches(registry=tasks, gatherer=gatherer, runner=self.runner, hand=self.hand)
+
+    def _new_writer(
+        self,
+        sql: Mapping[str, str],
+        link: Link,
+        pace: Pace,
+        notepad: Notepad,
+        worker_id: Callable[[], int],
+    ) -> Writer:
+        return Writer(
+            sql=sql,
+            link=link,
+            hand=self.hand,
+            slots=self.slots,
             pace=pace,
             notepad=notepad,
             worker_id=worker_id,

@@ -28,8 +28,8 @@ LOOK_EVERY = 0.1
 
 CHEAP = 0.005
 COST_SHARE = 20
-"""A look that took longer than so many seconds comes again after so many times its own cost: it may
-have walked past jobs of other tasks."""
+"""A look that found nothing and took longer than so many seconds comes again after so many times
+its own cost: it may have walked past many jobs of other tasks."""
 
 CLAIM_GRACE = 2.0
 """Seconds that a batch which is stopped waits for the reply to its claim."""
@@ -43,13 +43,11 @@ class Gathering:
         self.size = batching.size
         self.ends = time.monotonic() + batching.max_wait
         self.full = asyncio.Event()
-        self.asked = 0
-        """For how many a claim is under way."""
         self.is_open = True
 
     @property
     def room(self) -> int:
-        return self.size - len(self.jobs) - self.asked if self.is_open else 0
+        return self.size - len(self.jobs) if self.is_open else 0
 
     def add(self, job: ClaimedJob) -> None:
         self.jobs.append(job)
@@ -69,6 +67,7 @@ class Gatherer:
         worker_id: Callable[[], int],
         is_claiming: Callable[[], bool],
         on_lost_reply: Callable[[], None],
+        on_waiting: Callable[[], None],
     ) -> None:
         self._sql = sql
         self._link = link
@@ -76,6 +75,7 @@ class Gatherer:
         self._worker_id = worker_id
         self._is_claiming = is_claiming
         self._on_lost_reply = on_lost_reply
+        self._on_waiting = on_waiting
         self._open: dict[str, Gathering] = {}
         self._next_claim: dict[str, float] = {}
         # One at a time on the link.
@@ -137,31 +137,34 @@ class Gatherer:
 
     async def _claim(self, name: str, gathering: Gathering) -> None:
         async with self._asking:
-            began, first = time.monotonic(), gathering.jobs[0]
+            began, first, found = time.monotonic(), gathering.jobs[0], 0
             # Dead entries lie before its place; and what others have handed back.
             for bound in ((time_of(first.run_at), first.id), LANE_START):
                 if gathering.room > 0:
-                    await self._ask(name, gathering, Lane(first.queue, first.priority, bound))
+                    lane = Lane(first.queue, first.priority, bound)
+                    found += await self._ask(name, gathering, lane)
             now = time.monotonic()
-            is_dear = gathering.room > 0 and now - began > CHEAP
+            is_dear = found == 0 and now - began > CHEAP
             self._next_claim[name] = now + COST_SHARE * (now - began) if is_dear else 0.0
 
-    async def _ask(self, name: str, gathering: Gathering, lane: Lane) -> None:
-        lease, gathering.asked = new_lease(), gathering.room
+    async def _ask(self, name: str, gathering: Gathering, lane: Lane) -> int:
+        """How many it found."""
+        lease = new_lease()
         claim = claim_jobs(
             self._sql,
             [lane],
             [name],
             worker_id=self._worker_id(),
             lease=lease,
-            limit=gathering.asked,
+            limit=gathering.room,
             suspects=False,
         )
         self._hand.leases_in_flight.add(lease)
         try:
             *_, rows = await self._link.execute(ask_at_once(STEADY_PLAN, claim))
-            gathering.asked = 0
-            self._take(gathering, claimed_of_rows(lease, rows).jobs)
+            jobs = claimed_of_rows(lease, rows).jobs
+            self._take(gathering, jobs)
+            return len(jobs)
         except LinkDown:
             self._on_lost_reply()
         except Exception as error:  # noqa: BLE001 - told; the batch runs with what it has
@@ -171,13 +174,19 @@ class Gatherer:
         finally:
             # No turn of the event loop until they are in hand, or they would count as strays.
             self._hand.leases_in_flight.discard(lease)
-            gathering.asked = 0
+        return 0
 
     def _take(self, gathering: Gathering, jobs: Sequence[ClaimedJob]) -> None:
         if jobs and is_wanted(JobsClaimed):
             emit(JobsClaimed(self._worker_id(), tuple(job.id for job in jobs), jobs[0].lease))
         for job in sorted(jobs, key=lambda job: (job.run_at, job.id)):
+            self._hand.belongs(job)
             if gathering.room > 0:
                 self._join(gathering, job)
+            elif gathering.is_open:
+                # Others joined while it was asked: these are the next call's.
+                self._hand.waiting.append(job)
             else:
                 self._hand.end(Requeued(job.id, job.lease, uncounted=1))
+        if self._hand.waiting:
+            self._on_waiting()

@@ -109,6 +109,11 @@ class Hand:
     def written(self) -> None:
         self._writing = []
 
+    def belongs(self, job: ClaimedJob) -> None:
+        """Keep in mind which workflow a claimed job is in, if any."""
+        if job.workflow_id is not None:
+            self.workflows[job.id] = job.workflow_id
+
     def let_followers_go(self, written: Iterable[int]) -> None:
         """The ends of these jobs are in the database: windows and workflows may wait for them."""
         if self.workflows:

@@ -382,8 +382,7 @@ class ClaimLoop:
                 self._hand.waiting.append(job)
             if job.unique_key is not None and job.unique_key.startswith(WINDOW_KEY):
                 self._hand.windows.add(job.id)
-            if job.workflow_id is not None:
-                self._hand.workflows[job.id] = job.workflow_id
+            self._hand.belongs(job)
         if not self._may_claim():
             self._give_up_waiting()
         self._slots.fill()

@@ -99,28 +99,34 @@ class Worker:
         self._claims = self._conveyor.claims
         self._upkeep_link = Link("upkeep", conninfo)
         self._health: HealthServer | None = None
-        self._listener = Listener(
-            settings.channel,
-            options.queues,
-            conninfo,
-            wake=self._claims.wake,
-            wake_scheduler=lambda: self._hurry("tick"),
-            wake_deliveries=lambda: self._hurry("events"),
-        )
-        self._admission = Admission(
-            sql,
-            self._upkeep_link,
-            settings,
-            self._hand,
-            queues=options.queues,
-            has_room=self._claims.has_room,
-            let_in=self._claims.let_in,
-        )
+        self._listener = self._new_listener()
+        self._admission = self._new_admission()
         self._ticker = Ticker(sql, self._upkeep_link, settings, self._listener, self._claims.wake)
         self._loop_seen = time.monotonic()
         self._stopping = ""
         self.take_signals = leave_at_second_signal
         self.tells_unknown_tasks = True
+
+    def _new_listener(self) -> Listener:
+        return Listener(
+            self._settings.channel,
+            self._options.queues,
+            self._conninfo,
+            wake=self._claims.wake,
+            wake_scheduler=lambda: self._hurry("tick"),
+            wake_deliveries=lambda: self._hurry("events"),
+        )
+
+    def _new_admission(self) -> Admission:
+        return Admission(
+            self._sql,
+            self._upkeep_link,
+            self._settings,
+            self._hand,
+            queues=self._options.queues,
+            has_room=self._claims.has_room,
+            let_in=self._claims.let_in,
+        )
 
     @property
     def has_lingering_handlers(self) -> bool:

@@ -128,9 +128,11 @@ class Slots:
             self._hand.end(settled.outcome)
 
     def _next(self) -> ClaimedJob | None:
-        if not (self._hand.waiting and self.free() > self.kept):
-            return None
-        return self._hand.waiting.popleft()
+        while self._hand.waiting and self.free() > self.kept:
+            job = self._hand.waiting.popleft()
+            if job.task not in self._batches.tasks or not self._batches.takes_along(job):
+                return job
+        return None
 
     async def _take_turn(self) -> None:
         now = time.monotonic()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from pgqueue.db.run import Steps
 from pgqueue.engine.notify import LISTENING_REST, ring
+from pgqueue.engine.steps import deliver_events
 from pgqueue.engine.workflow import pass_told
 from pgqueue.events import DutyFailed, emit
 from pgqueue.schedule.release import let_go
@@ -93,11 +94,15 @@ class Ticker:
 
 
 def bring_forth(sql: Mapping[str, str], *, ticks: bool) -> Steps[int]:
-    """Let held windows and nodes go, with `ticks` insert what is due; returns how many may run."""
+    """Let held windows and nodes go, with `ticks` insert what is due; returns how many may run.
+
+    Events are brought to who waits for them, too.
+    """
+    delivered = yield from deliver_events(sql)
     passed = yield from pass_told(sql)
     tell(passed)
     # What another pass has may bring jobs, too.
-    followers = passed.released + len(passed.left)
+    followers = delivered.woken + passed.released + len(passed.left)
     if not ticks:
         return followers + (yield from let_go(sql))
     ticked = yield from tick(sql)

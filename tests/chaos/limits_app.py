@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from pgqueue import Limit, PgQueue
+from pgqueue import Limit, PgQueue, Retry
 
 pgq = PgQueue()
 
@@ -18,3 +18,9 @@ async def work(n: int) -> None:
 @pgq.task(limits=[Limit("ten", starts=10, per=1.0)])
 async def rated(n: int) -> None:
     await asyncio.sleep(random.uniform(0.0, 0.05))  # noqa: S311 - no secret
+
+
+@pgq.task(ordered_by="customer:{customer}", retry=Retry(attempts=3, delays=[0.02]))
+async def step(customer: int, n: int) -> None:
+    if random.random() < 0.2:  # noqa: S311 - no secret
+        raise OSError("again")

@@ -11,35 +11,10 @@ from dataclasses import dataclass
 
 import pytest
 from processes import QUICK, Processes
+from recording import record
 
 from pgqueue import Limit, PgQueue
 from proving import rows, value
-
-RECORD = (
-    (
-        "create table public.record (at timestamptz not null, line bigserial, job_id bigint not null, "
-        "name text not null, change integer not null)"
-    ),
-    # Claims are stamped before they are committed, and ends, too: what follows an end is later.
-    """
-    create function public.record() returns trigger language plpgsql as $$
-    begin
-      if old.state = 'running' and (tg_op = 'DELETE' or new.lease is distinct from old.lease) then
-        insert into public.record (at, job_id, name, change)
-        values (clock_timestamp(), old.id, old.limits[1], -1);
-      end if;
-      if tg_op = 'UPDATE' and new.state = 'running' and new.lease is distinct from old.lease then
-        insert into public.record (at, job_id, name, change)
-        values (clock_timestamp(), new.id, new.limits[1], 1);
-      end if;
-      return coalesce(new, old);
-    end $$
-    """,
-    (
-        "create trigger record before update or delete on pgqueue.jobs "
-        "for each row execute function public.record()"
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -67,8 +42,7 @@ def test_five_at_once_and_ten_a_second_hold_for_a_minute_over_eight_workers(
 
 def _run(trial: Trial, database: str, processes: Processes) -> None:
     rand = random.Random(6)  # noqa: S311 - repeatable
-    for statement in RECORD:
-        rows(database, statement)
+    record(database)
     _enqueue(database)
 
     def start() -> subprocess.Popen[str]:

@@ -12,8 +12,9 @@ import pytest
 from endings import end, worker
 from pgqueue import Limit, Order, PgQueue
 from pgqueue.db.pools import connect
-from pgqueue.db.run import run
-from pgqueue.engine.limits import Pass, Place, admit
+from pgqueue.db.run import ask, run
+from pgqueue.engine.claim import Lane, claim_jobs
+from pgqueue.engine.limits import Pass, Place, admit, claim_limited
 from pgqueue.tasks.task import Task
 from proving import Clock, rows, value
 
@@ -134,8 +135,17 @@ def test_nothing_but_an_admission_lets_a_limited_job_be_claimed(
     database: str, pgq: PgQueue
 ) -> None:
     _send(pgq, Limit("email", running=1)).enqueue()
-    with pytest.raises(psycopg.errors.CheckViolation, match="jobs_admitted"):
-        rows(database, "update pgqueue.jobs set state = 'queued', blocked_on = null")
+    rows(database, "update pgqueue.jobs set state = 'queued', blocked_on = null")
+    lanes = [Lane("default", 5)]
+    claims = (
+        claim_jobs(pgq.sql, lanes, ["send"], worker_id=1, lease=7, limit=5),
+        claim_limited(
+            pgq.sql, (), ["send"], worker_id=1, lease=7, limit=5, lowest=0, suspects=True
+        ),
+    )
+    with connect(database) as connection:
+        for claim in claims:
+            assert run(connection, ask(claim))[0][:2] == (0, None)
 
 
 def test_tenants_take_turns(database: str, pgq: PgQueue, passing: Callable[..., Pass]) -> None:

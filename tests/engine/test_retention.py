@@ -173,6 +173,24 @@ def test_log_lines_go_before_the_day_of_their_jobs(
     assert rows(database, "select job_id from pgqueue.job_logs") == [(young,)]
 
 
+def test_steps_go_before_the_day_of_their_jobs(
+    pgq: PgQueue, database: str, clock: Clock, operator: psycopg.Connection[Any]
+) -> None:
+    step = (
+        "insert into pgqueue.job_steps (job_id, kind, name, attempt, finished_at, result) "
+        "select %s, 'step', n::text, 1, now(), '1' from generate_series(1, %s) as n"
+    )
+    old = finish(database, 1500)
+    for job_id, count in ((old[0], 1), (old[7], 6000), (old[-1], 1)):
+        rows(database, step, [job_id, count])
+    move_to(database, clock, days=5)
+    (young,) = finish(database)
+    rows(database, step, [young, 1])
+    move_to(database, clock, days=5)
+    prune(pgq, operator)
+    assert rows(database, "select job_id from pgqueue.job_steps") == [(young,)]
+
+
 def test_finishes_do_not_wait_while_somebody_reads_finished_jobs(
     pgq: PgQueue, database: str, clock: Clock, operator: psycopg.Connection[Any]
 ) -> None:

@@ -89,3 +89,42 @@ def test_log_lines_go_with_their_jobs_and_stay_with_live_and_finished_ones(
     assert run(connection, sweep(pgq.sql)) == 2502
     left = rows(database, "select job_id, count(*) from pgqueue.job_logs group by 1 order by 1")
     assert left == sorted([(live.id, 2), (ended.id, 2), (10**9 + 1, 1)])
+
+
+def test_steps_go_with_their_jobs_and_stay_with_live_and_finished_ones(
+    pgq: PgQueue, database: str, clock: Clock, connection: psycopg.Connection[Any]
+) -> None:
+    rows(database, "select pgqueue.make_partitions()")
+
+    @pgq.task
+    def work() -> None: ...
+
+    live, ended = work.enqueue(), work.enqueue()
+    pgq.cancel(ended.id)
+    step = (
+        "insert into pgqueue.job_steps (job_id, kind, name, attempt, finished_at, result) "
+        "select id, 'step', n::text, 1, now(), '1' from unnest(%s::bigint[]) as id, "
+        "generate_series(1, 700) as n"
+    )
+    rows(database, step, [[live.id, ended.id, 10**9, 10**9 + 1, 10**9 + 2]])
+    assert run(connection, sweep(pgq.sql)) == 0, "a finished job may be as old as the retention"
+    clock.move(days=32)
+    assert run(connection, sweep(pgq.sql)) == 2100
+    left = rows(database, "select distinct job_id from pgqueue.job_steps order by 1")
+    assert left == [(live.id,), (ended.id,)]
+
+
+def test_events_are_kept_for_thirty_days_after_their_delivery(
+    pgq: PgQueue, database: str, clock: Clock, connection: psycopg.Connection[Any]
+) -> None:
+    rows(
+        database,
+        "insert into pgqueue.events (name, key, delivered_at) "
+        "select 'paid', n::text, case when n > 1 then pgqueue.clock() end "
+        "from generate_series(1, 1500) as n",
+    )
+    clock.move(days=29)
+    assert run(connection, sweep(pgq.sql)) == 0
+    clock.move(days=2)
+    assert run(connection, sweep(pgq.sql)) == 1499
+    assert value(database, "select key from pgqueue.events") == "1"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer.main
+
 from pgqueue.cli.main import app
 
 

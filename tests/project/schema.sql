@@ -136,6 +136,8 @@ declare
   last_turn text;
   is_first boolean;
   stays integer;
+  is_again boolean;
+  full_ones text[];
   has_wrapped boolean;
   has_progress boolean;
   steps integer := 0;
@@ -170,7 +172,8 @@ begin
     select ctid
     from "pgqueue".jobs
     where admitted_seq >= lowest
-      and state = 'queued'
+      -- Not `state = 'queued'`: with the index of those all queued jobs would be read.
+      and lease is null
       and run_at < "pgqueue".clock() - interval '30 seconds'
     limit most
     for update skip locked
@@ -231,14 +234,20 @@ begin
       blocked_on = '@new',
       limits = array['queue:' || one]
     where ctid = any(array(
-      select ctid
-      from "pgqueue".jobs
-      where state = 'queued'
-        and admitted_seq is null
-        and queue = one
-      order by priority desc, run_at, id
+      select found.tid
+      from generate_series(9, 0, -1) as lanes (priority)
+      cross join lateral (
+        select ctid as tid
+        from "pgqueue".jobs
+        where jobs.state = 'queued'
+          and jobs.queue = one
+          and jobs.priority = lanes.priority
+          and jobs.admitted_seq is null
+        order by jobs.run_at, jobs.id
+        limit most
+        for update skip locked
+      ) as found
       limit most
-      for update skip locked
     ));
   end loop;
 
@@ -306,7 +315,8 @@ begin
       where blocked_on collate "C" = '@new'
         and coalesce(jobs.tenant, '') = tenants.tenant
       order by priority desc, run_at, id
-      limit greatest(1, most / (select count(*) from tenants))
+      -- Few at a time: while a crowd finds its lines, others are let in.
+      limit greatest(1, 100 / (select count(*) from tenants))
       for update skip locked
     ) as found
   ) as heads;
@@ -330,6 +340,7 @@ begin
     with parked as (
       update "pgqueue".jobs
       set
+        order_name = case when starts_with(limits[1], 'ordered:') then limits[1] end,
         blocked_on = case
           when run_at > "pgqueue".clock() then '@run_at'
           when starts_with(limits[1], 'ordered:') then limits[1]
@@ -350,9 +361,6 @@ begin
     select array_agg(distinct blocked_on)
     into arrived_at
     from parked;
-    if cardinality(arrivals) >= most / 2 then
-      wait := 0;
-    end if;
   end if;
 
   -- The lines to look at.
@@ -396,6 +404,8 @@ begin
     has_progress := false;
     is_first := true;
     stays := 0;
+    is_again := false;
+    full_ones := '{}';
     if not rooms ? line then
       select room, limit_room.wait
       into looked
@@ -435,9 +445,8 @@ begin
         select id, state, blocked_on
         into candidate
         from "pgqueue".jobs
-        where limits[1] = line
-          and starts_with(limits[1], 'ordered:')
-        order by limits[1], scheduled_at, id
+        where order_name = line
+        order by scheduled_at, id
         limit 1;
         exit when candidate.blocked_on is distinct from line;
         select id, queue, task, limits, run_at, scheduled_at
@@ -448,7 +457,7 @@ begin
         for update skip locked;
         exit when not found;
       else
-        if stays = 0 then
+        if stays = 0 and not is_again then
           if is_first then
             select coalesce(tenant, '')
             into turn
@@ -477,14 +486,38 @@ begin
           end if;
           is_first := false;
         end if;
-        select id, queue, task, limits, run_at, scheduled_at
-        into candidate
-        from "pgqueue".jobs
-        where blocked_on collate "C" = line
-          and coalesce(tenant, '') = turn
-        order by priority desc, run_at, id
-        limit 1
-        for update skip locked;
+        is_again := false;
+        if stays = 0 then
+          select id, queue, task, limits, run_at, scheduled_at
+          into candidate
+          from "pgqueue".jobs
+          where blocked_on collate "C" = line
+            and coalesce(tenant, '') = turn
+          order by priority desc, run_at, id
+          limit 1
+          for update skip locked;
+        else
+          -- The head has gone to another line. One behind it may wait for nothing else; to move all
+          -- that do would cost more than to look at some.
+          select id, queue, task, limits, run_at, scheduled_at
+          into candidate
+          from "pgqueue".jobs
+          where blocked_on = line
+            and id = (
+              select heads.id
+              from (
+                select id, limits
+                from "pgqueue".jobs
+                where blocked_on collate "C" = line
+                  and coalesce(tenant, '') = turn
+                order by priority desc, run_at, id
+                limit 100
+              ) as heads
+              where not heads.limits && full_ones
+              limit 1
+            )
+          for update skip locked;
+        end if;
         if not found then
           stays := 0;
           continue;
@@ -531,12 +564,12 @@ begin
             or starts_with(one, 'ordered:') and exists (
               select
               from "pgqueue".jobs
-              where jobs.limits[1] = one
-                and starts_with(jobs.limits[1], 'ordered:')
+              where jobs.order_name = one
                 and (jobs.scheduled_at, jobs.id) < (candidate.scheduled_at, candidate.id)
             )
           then
             place := one;
+            full_ones := full_ones || one;
             exit;
           end if;
         end loop;
@@ -546,8 +579,9 @@ begin
         update "pgqueue".jobs
         set blocked_on = place, limits = candidate.limits
         where id = candidate.id;
-        -- A few more of this tenant: they may wait for nothing else.
-        stays := case when stays < 20 then stays + 1 else 0 end;
+        -- The same tenant's next one: those that wait for no limit are taken out of the line.
+        is_again := starts_with(place, '@');
+        stays := case when is_again or stays = 20 then 0 else stays + 1 end;
         continue;
       end if;
       update "pgqueue".jobs
@@ -593,7 +627,9 @@ begin
 
   -- So far only a rate has said when it opens.
   moving := slots <> '{}' or admitted > 0 or wait is not null;
-  if steps >= most then
+  if steps >= most
+    or exists (select from "pgqueue".jobs where blocked_on collate "C" = '@new')
+  then
     wait := 0;
   end if;
   wait := least(
@@ -630,12 +666,13 @@ CREATE FUNCTION pgqueue.backlog(queue text, most integer) RETURNS bigint
   ) + (
     select count(*)
     from (
-      select
+      -- Of all blocked ones, not more than so many are looked at.
+      select jobs.queue
       from "pgqueue".jobs
-      where jobs.queue = backlog.queue
-        and jobs.blocked_on is not null
-      limit backlog.most
+      where jobs.blocked_on is not null
+      limit backlog.most + 20000
     ) as blocked
+    where blocked.queue = backlog.queue
   )
 $$;
 
@@ -650,6 +687,8 @@ CREATE FUNCTION pgqueue.clock_now() RETURNS timestamp with time zone
 CREATE FUNCTION pgqueue.deliver_events(most integer DEFAULT 500, OUT woken bigint, OUT has_more boolean, OUT has_waiters boolean) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
+    SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 declare
@@ -1647,7 +1686,7 @@ CREATE TABLE pgqueue.jobs (
     crashes integer DEFAULT 0 NOT NULL,
     suspect boolean DEFAULT false NOT NULL,
     admitted_seq bigint,
-    CONSTRAINT jobs_admitted CHECK (((admitted_seq IS NOT NULL) = ((limits <> '{}'::text[]) AND (state = ANY (ARRAY['queued'::text, 'running'::text]))))),
+    order_name text,
     CONSTRAINT jobs_attempt CHECK (((attempt >= 0) AND (max_attempts >= 1))),
     CONSTRAINT jobs_blocked_names_its_limit CHECK (((state = 'blocked'::text) = (blocked_on IS NOT NULL))),
     CONSTRAINT jobs_expires_at CHECK (((expires_at >= to_timestamp(('-62135510400'::bigint)::double precision)) AND (expires_at <= to_timestamp(('253402128000'::bigint)::double precision)))),
@@ -2487,7 +2526,13 @@ CREATE VIEW pgqueue.workflow_node_status AS
         END AS finished_at
    FROM ((pgqueue.workflow_nodes nodes
      LEFT JOIN pgqueue.jobs live ON ((live.id = nodes.job_id)))
-     LEFT JOIN pgqueue.finished_jobs ended ON (((nodes.outcome IS NULL) AND (live.id IS NULL) AND (ended.id = nodes.job_id))));
+     LEFT JOIN LATERAL ( SELECT finished_jobs.state,
+            finished_jobs.started_at,
+            finished_jobs.finished_at
+           FROM pgqueue.finished_jobs
+          WHERE ((nodes.outcome IS NULL) AND (live.id IS NULL) AND (finished_jobs.id = nodes.job_id))
+          ORDER BY finished_jobs.finished_at DESC
+         LIMIT 1) ended ON (true));
 
 CREATE TABLE pgqueue.workflows (
     id bigint NOT NULL,
@@ -2751,15 +2796,13 @@ CREATE INDEX jobs_admitted ON pgqueue.jobs USING btree (admitted_seq) WHERE (adm
 
 CREATE INDEX jobs_blocked ON pgqueue.jobs USING btree (blocked_on COLLATE "C", COALESCE(tenant, ''::text), priority DESC, run_at, id) WHERE (blocked_on IS NOT NULL);
 
-CREATE INDEX jobs_blocked_queue ON pgqueue.jobs USING btree (queue) WHERE (blocked_on IS NOT NULL);
-
 CREATE INDEX jobs_claim ON pgqueue.jobs USING btree (queue, priority, run_at, id) WHERE (state = 'queued'::text);
 
 CREATE INDEX jobs_expiry ON pgqueue.jobs USING btree (expires_at) WHERE ((expires_at IS NOT NULL) AND (state <> 'running'::text));
 
 CREATE INDEX jobs_later ON pgqueue.jobs USING btree (run_at) WHERE (blocked_on = '@run_at'::text);
 
-CREATE INDEX jobs_ordered ON pgqueue.jobs USING btree ((limits[1]), scheduled_at, id) WHERE starts_with(limits[1], 'ordered:'::text);
+CREATE INDEX jobs_ordered ON pgqueue.jobs USING btree (order_name, scheduled_at, id) WHERE (order_name IS NOT NULL);
 
 CREATE INDEX jobs_running ON pgqueue.jobs USING btree (worker_id) WHERE (state = 'running'::text);
 

@@ -104,7 +104,7 @@ async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_costs_nothing_
 
 def _job(job_id: int) -> ClaimedJob:
     return ClaimedJob._make([job_id, "t", "q", 5, "{}", *[None] * 3, 0, 0, 1, 1, 1, 1, 0, 0,
-                             *[None] * 4, 0, False])  # fmt: skip
+                             *[None] * 4, 0, False, None])  # fmt: skip
 
 
 async def test_handlers_that_never_wait_leave_turns_to_everything_else(

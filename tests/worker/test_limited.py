@@ -1,0 +1,149 @@
+"""Workers and limits: slots are kept for admitted jobs, and every way back is to the line."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pgqueue import Fail, Job, Limit, Order, PgQueue, Retry, Snooze
+from proving import rows, states, value
+
+
+class Counter:
+    """How many run at once, and how many did at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    async def hold(self, seconds: float) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(seconds)
+        self.now -= 1
+
+
+async def _burst(pgq: PgQueue, workers: int = 1) -> None:
+    await asyncio.wait_for(
+        asyncio.gather(*(pgq.worker(burst=True, concurrency=8).run() for _ in range(workers))), 60
+    )
+
+
+async def test_two_workers_share_a_limit(pgq: PgQueue, database: str) -> None:
+    counter = Counter()
+
+    @pgq.task(limits=[Limit("three", running=3)])
+    async def work(n: int) -> None:
+        await counter.hold(0.01)
+
+    work.enqueue_many([{"n": n} for n in range(30)])
+    await _burst(pgq, workers=2)
+    assert states(database) == {"completed": 30}
+    assert counter.most == 3
+    assert pgq.check_limits() == []
+
+
+async def test_a_retry_and_a_snooze_free_the_slot_while_they_wait(
+    pgq: PgQueue, database: str
+) -> None:
+    counter = Counter()
+
+    @pgq.task(limits=[Limit("one", running=1)], retry=Retry(attempts=3, delays=[0.05]))
+    async def work(job: Job, n: int) -> None:
+        await counter.hold(0.005)
+        if job.attempt == 1 and n % 2:
+            raise OSError
+        if n == 0 and value(database, "select count(*) from pgqueue.finished_jobs") < 3:
+            raise Snooze(0.05)
+
+    work.enqueue_many([{"n": n} for n in range(6)])
+    await _burst(pgq, workers=2)
+    assert states(database) == {"completed": 6}
+    assert counter.most == 1
+
+
+async def test_admitted_jobs_and_others_share_a_busy_worker(pgq: PgQueue, database: str) -> None:
+    @pgq.task
+    async def plain(n: int) -> None:
+        await asyncio.sleep(0.005)
+
+    @pgq.task(limits=[Limit("two", running=2)])
+    async def limited(n: int) -> None: ...
+
+    plain.enqueue_many([{"n": n} for n in range(3_000)])
+    limited.enqueue_many([{"n": n} for n in range(20)])
+    await _burst(pgq)
+    assert states(database) == {"completed": 3_020}
+    # They did not have to wait until nothing else was left.
+    later = (
+        "select count(*) from pgqueue.finished_jobs where task = 'plain' and started_at > "
+        "(select min(started_at) from pgqueue.finished_jobs where task = 'limited')"
+    )
+    assert value(database, later) > 0
+
+
+async def test_a_failed_job_holds_its_order_in_the_commit_of_its_end(
+    pgq: PgQueue, database: str
+) -> None:
+    seen: list[int] = []
+
+    @pgq.task(ordered_by=Order("customer:{customer}", on_failure="hold"))
+    async def book(customer: str, n: int) -> None:
+        seen.append(n)
+        if n == 1:
+            raise Fail("no such account")
+
+    book.enqueue_many([{"customer": "a", "n": n} for n in range(4)])
+    await _burst(pgq)  # and a burst does not wait for what only a person can let go
+    assert seen == [0, 1]
+    assert states(database) == {"completed": 1, "failed": 1, "blocked": 2}
+    (held,) = rows(database, "select job_id from pgqueue.order_holds")
+    pgq.delete(held[0])
+    await _burst(pgq)
+    assert seen == [0, 1, 2, 3]
+
+
+async def test_a_rate_is_kept_by_a_worker_that_could_do_more(pgq: PgQueue, database: str) -> None:
+    @pgq.task(limits=[Limit("api", starts=3, per=0.5)])
+    async def call(n: int) -> None: ...
+
+    call.enqueue_many([{"n": n} for n in range(9)])
+    await _burst(pgq)
+    assert states(database) == {"completed": 9}
+    most = (
+        "select max(n) from (select count(*) over (order by started_at range between "
+        "interval '499.999 ms' preceding and current row) as n from pgqueue.finished_jobs) as s"
+    )
+    assert value(database, most) == 3
+    assert pgq.check_limits() == []
+
+
+@pytest.mark.parametrize("limits", [[], [Limit("q", running=5)]])
+async def test_a_limit_of_a_queue_holds_for_tasks_with_and_without_limits(
+    pgq: PgQueue, database: str, limits: list[Limit]
+) -> None:
+    counter = Counter()
+
+    @pgq.task(queue="mail", limits=limits)
+    async def work(n: int) -> None:
+        await counter.hold(0.005)
+
+    pgq.set_limit("queue:mail", running=2)
+    work.enqueue_many([{"n": n} for n in range(12)])
+    await _burst(pgq, workers=2)
+    assert states(database) == {"completed": 12}
+    assert counter.most == 2
+
+
+async def test_windows_of_a_limited_task_are_limited(pgq: PgQueue, database: str) -> None:
+    @pgq.task(limits=[Limit("one", running=1)])
+    async def fire() -> None: ...
+
+    pgq.schedule("often", cron="* * * * *", task=fire, overlap="allow")
+    await _burst(pgq)
+    rows(
+        database,
+        "update pgqueue.schedules set next_run_at = date_trunc('minute', now()) - interval '2 min'",
+    )
+    await _burst(pgq)
+    assert value(database, "select count(*) from pgqueue.finished_jobs where limits = '{one}'") >= 2

@@ -1,0 +1,111 @@
+"""Fan-out to thousands and fan-in: the cost of a node does not grow with the width."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from endings import end
+from pgqueue import PgQueue, WorkflowRun
+from pgqueue.db import run as driving
+from proving import value
+from workflows.flows import job, outcome, passed, states
+
+BATCH = 250
+"""Endings that come together, as from a busy worker."""
+
+
+class Statements:
+    """How many statements were sent since it was asked last."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def since(self) -> int:
+        sent, self.sent = self.sent, 0
+        return sent
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
+    counted, answer = Statements(), driving._answer
+
+    def counting(connection: Any, asked: Any) -> Any:
+        counted.sent += 1
+        return answer(connection, asked)
+
+    monkeypatch.setattr(driving, "_answer", counting)
+    return counted
+
+
+def _brought_to_its_end(
+    pgq: PgQueue, url: str, width: int, order: str, statements: Statements
+) -> tuple[WorkflowRun, Counter[str]]:
+    """One node, then `width` beside each other, then one; and the statements of each part."""
+    wf = pgq.workflow("wide")
+    wf.add("first", job())
+    group = wf.group("part", [job(n=n) for n in range(width)], after="first")
+    wf.add("last", job(), after=group)
+    statements.since()
+    made = wf.enqueue()
+    sent = Counter(enqueue=statements.since())
+    end(url, made.jobs["first"], state="completed")
+    assert passed(pgq).released == width
+    sent["fan-out"] = statements.since()
+    names = [made.jobs[f"part[{n}]"] for n in range(width)]
+    if order == "random":
+        random.Random(3).shuffle(names)  # noqa: S311 - repeatable
+    elif order == "last first":
+        names.reverse()
+    for start in range(0, width, BATCH):
+        assert states(url, made)["last"] == "waiting"
+        end(url, *names[start : start + BATCH], state="completed")
+        passed(pgq)
+    sent["fan-in"] = statements.since()
+    assert states(url, made)["last"] == "queued"
+    end(url, made.jobs["last"], state="completed")
+    passed(pgq)
+    assert outcome(url, made) == "completed"
+    return made, sent
+
+
+@pytest.mark.parametrize("order", ["first first", "last first", "random"])
+def test_statements_grow_with_batches_and_not_with_nodes(
+    pgq: PgQueue, database: str, statements: Statements, order: str
+) -> None:
+    made, sent = _brought_to_its_end(pgq, database, 1000, order, statements)
+    assert len(made.jobs) == 1002
+    assert sent["enqueue"] <= 12
+    # A round of 500 is 9 statements; each batch of endings is followed by one look and one round.
+    assert sent["fan-out"] <= 3 * 9 + 2
+    assert sent["fan-in"] <= 4 * (9 + 2)
+
+
+def test_the_edges_of_a_fan_in_are_read_twice_however_its_parents_end(
+    pgq: PgQueue, database: str, statements: Statements
+) -> None:
+    """Not once for each ending: with a counter of the scans that the database itself keeps."""
+    read = (
+        "select coalesce(sum(idx_tup_fetch), 0) + coalesce(sum(seq_tup_read), 0) "
+        "from pg_stat_user_tables where relname = 'job_dependencies' and schemaname = 'pgqueue'"
+    )
+    for width in (500, 1000):
+        before = value(database, read)
+        _brought_to_its_end(pgq, database, width, "last first", statements)
+        # The watched one ends first each time: the worst there is. The rest is `states` and the
+        # look whether a settled node has children.
+        assert value(database, read) - before < 6 * width
+
+
+@pytest.mark.slow
+def test_ten_thousand_beside_each_other(
+    pgq: PgQueue, database: str, statements: Statements
+) -> None:
+    made, sent = _brought_to_its_end(pgq, database, 10_000, "random", statements)
+    assert len(made.jobs) == 10_002
+    assert sent["enqueue"] <= 12
+    assert sent["fan-out"] <= 21 * 9 + 2
+    assert sent["fan-in"] <= 40 * (9 + 2)
