@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +45,8 @@ class Hand:
         """Called when something is to be written: wakes the writer."""
         self.on_free: Callable[[], None] = _nothing
         """Called when a slot has become free, or what ended is written: wakes the claim loop."""
+        self.proven_until = math.inf
+        """Until when our leases are safe, in monotonic seconds: nothing is begun after that."""
         self.windows: set[int] = set()
         """Which of them are the jobs of windows, that others may wait for."""
         self.on_window_ended: Callable[[], None] = _nothing
