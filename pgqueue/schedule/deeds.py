@@ -66,6 +66,8 @@ def run_now(sql: Sql, name: str, operator: Operator) -> Steps[int]:
             sql["find_last_success"], {"schedule_id": schedule.template.id}
         )
         start = start if last is None else utc(last)
+    if start >= schedule.now:
+        raise ConfigError(f"schedule {name!r} has run up to {start} already: try again later")
     window = Window(start, schedule.now)
     alone = replace(schedule.template, after_id=None)
     job_id = yield from put_window(sql, alone, window, mode)

@@ -194,6 +194,43 @@ def test_absurd_values_are_refused_before_the_database_is_asked(
         getattr(pgq, verb)(*arguments)
 
 
+def test_a_run_by_hand_that_has_nothing_to_cover_says_so(
+    database: str, pgq: PgQueue, clock: Clock, fire: Task[None]
+) -> None:
+    """Since the last run nothing has passed, or the database's clock has stepped back."""
+    pgq.put_schedule("s", cron=DAILY, task=fire, window_mode="since-last-run")
+    pgq.cancel(pgq.run_schedule("s"))
+    rows(database, "update pgqueue.windows set outcome = 'completed'")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="'s' has run up to 2030-01-01 12:00:00"):
+            pgq.run_schedule("s")
+        clock.move(hours=-2)
+    assert len(pgq.list_windows("s")) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("next_run_at = null", "next_run_at = 'infinity'", "next_run_at = '200000-01-01'"),
+        *(
+            "starts_at = '200000-01-01'",
+            "ends_at = '0044-03-15 BC'",
+            "delay = 'NaN'",
+            "jitter = -1",
+        ),
+        *("catch_up_max_count = 1000000000", "catch_up_max_age = 'NaN'", "after_id = id"),
+        *("overlap = 'maybe'", "window_mode = 'manual'", "payload = '[]'", "name = ''"),
+    ],
+)
+def test_sql_cannot_store_what_no_tick_could_use(
+    database: str, pgq: PgQueue, fire: Task[None], change: str
+) -> None:
+    pgq.put_schedule("s", cron=DAILY, task=fire)
+    with pytest.raises(psycopg.IntegrityError):
+        rows(database, "update pgqueue.schedules set " + change)  # noqa: S608 - our own list
+    assert [row["name"] for row in pgq.list_schedules()] == ["s"]
+
+
 def test_what_does_not_exist_is_said_with_the_command_that_lists(pgq: PgQueue) -> None:
     with pytest.raises(ScheduleNotFound, match="backfill 7 does not exist: `pgq schedule backf"):
         pgq.cancel_backfill(7)
