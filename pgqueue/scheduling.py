@@ -116,7 +116,8 @@ class Scheduling(ABC):
     def remove_schedule(self, name: str, *, by: Operator | None = None) -> None:
         """Remove a schedule and its windows; jobs go on, but for those that wait for their turn.
 
-        One that code declares comes back when a worker starts. Raises ScheduleNotFound.
+        One that code declares comes back when a worker starts. Raises ScheduleNotFound, and
+        ConfigError where another one runs after it.
         """
         self._run(self._remove_schedule(name, by), None)
 

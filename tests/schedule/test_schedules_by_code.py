@@ -121,6 +121,18 @@ def test_a_schedule_that_others_follow_keeps_windows_that_they_can_have(
         pgq.edit_schedule("a", window_mode="since-last-run")
 
 
+def test_a_schedule_that_others_follow_is_not_removed_under_them(
+    pgq: PgQueue, fire: Task[None]
+) -> None:
+    pgq.put_schedule("a", cron=DAILY, task=fire)
+    pgq.put_schedule("b", cron=DAILY, task=fire, after="a")
+    with pytest.raises(ConfigError, match="'b' runs after 'a'"):
+        pgq.remove_schedule("a")
+    pgq.edit_schedule("b", after=None)
+    pgq.remove_schedule("a")
+    assert [row["name"] for row in pgq.list_schedules()] == ["b"]
+
+
 def test_a_day_begins_at_the_schedules_own_midnight(pgq: PgQueue, fire: Task[None]) -> None:
     pgq.put_schedule("s", cron=DAILY, task=fire, timezone="Europe/Bratislava")
     windows = pgq.plan_backfill("s", date(2029, 3, 24), date(2029, 3, 26))
