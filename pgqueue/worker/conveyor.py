@@ -43,12 +43,10 @@ class Conveyor:
         is_listening: Callable[[], bool],
         hurry: Callable[[str], None],
     ) -> None:
-        self.hand = Hand()
+        self.hand, notepad, pace = Hand(), Notepad(), Pace(concurrency, time.monotonic())
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgqueue-job")
-        claiming = Link("claims", conninfo, STEADY_NOT_DURABLE)
-        writing = Link("writer", conninfo, STEADY)
-        self._links = (claiming, writing)
-        notepad, pace = Notepad(), Pace(concurrency, time.monotonic())
+        self._claiming = Link("claims", conninfo, STEADY_NOT_DURABLE)
+        self._writing = Link("writer", conninfo, STEADY)
         self.processes = Processes(conninfo, settings.schema_name, notepad)
         self.runner = Runner(
             tasks=tasks,
@@ -60,12 +58,12 @@ class Conveyor:
             endings=Endings(redact, Rollout(sql, pools).is_on),
             on_no_partition=lambda: hurry("partitions"),
         )
-        self.slots = slots = Slots(self.runner, self.hand, pace, concurrency)
+        self.slots = Slots(self.runner, self.hand, pace, concurrency)
         self.claims = ClaimLoop(
             sql=sql,
-            link=claiming,
+            link=self._claiming,
             runner=self.runner,
-            slots=slots,
+            slots=self.slots,
             hand=self.hand,
             pace=pace,
             lanes=LaneBook(queues, random),
@@ -78,9 +76,9 @@ class Conveyor:
         )
         self.writer = Writer(
             sql=sql,
-            link=writing,
+            link=self._writing,
             hand=self.hand,
-            slots=slots,
+            slots=self.slots,
             pace=pace,
             notepad=notepad,
             worker_id=worker_id,
@@ -90,5 +88,5 @@ class Conveyor:
         """Leave threads behind, end child processes and connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self.processes.close()
-        for link in self._links:
-            await link.close()
+        await self._claiming.close()
+        await self._writing.close()
