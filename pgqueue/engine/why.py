@@ -180,7 +180,8 @@ def _of_row(job: _Waiting) -> list[Cause]:
         causes.append(Cause("blocked", message, {"limit": job.blocked_on}))
     if job.state == "waiting":
         message = (
-            "it waits for an earlier window of its schedule, or for the schedule it runs after"
+            "it waits for an earlier window of its schedule, for the schedule it runs after, or "
+            "for its turn in a backfill"
             if job.workflow_id is None
             else "it waits for other jobs of its workflow"
         )
