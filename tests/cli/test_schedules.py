@@ -64,6 +64,14 @@ def test_next_shows_local_time_and_utc_over_a_change_of_the_clocks(asked: Asked)
     ]
 
 
+def test_next_says_that_a_paused_schedule_does_not_fire(asked: Asked) -> None:
+    shown = CliRunner().invoke(app, ["schedule", "next", "r", "-n", "1"]).stdout
+    assert shown.startswith("Europe/Bratislava\n")
+    asked("schedule", "pause", "r")
+    shown = CliRunner().invoke(app, ["schedule", "next", "r", "-n", "1"]).stdout
+    assert shown.startswith("Europe/Bratislava (paused: it does not fire until it is resumed)\n")
+
+
 def test_what_is_asked_for_by_hand_is_done_and_stands_in_the_audit_log(
     asked: Asked, database: str
 ) -> None:
