@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, TypeVar, Unpack
 
 from pgqueue.db.borrowed import aborrowed, borrowed, commits_itself
@@ -21,8 +22,8 @@ from pgqueue.job import Json
 from pgqueue.schedule import backfill, deeds, store
 from pgqueue.schedule.cron import Moment, instant_of
 from pgqueue.schedule.doctor import Finding, examine
-from pgqueue.schedule.fill import Mode, Overlap
-from pgqueue.schedule.store import Policies, Schedule, Stored, checked_name
+from pgqueue.schedule.fill import Overlap
+from pgqueue.schedule.store import WINDOW_MODES, Policies, Schedule, Stored, checked_name
 from pgqueue.schedule.tick import Ticked, tick
 from pgqueue.schedule.windows import CatchUp, Window
 from pgqueue.settings import Settings
@@ -36,7 +37,11 @@ MOST = 10_000
 
 LARGEST_ID = 2**63 - 1
 
-_WORDS = {"catch_up": CatchUp, "overlap": Overlap, "window_mode": Mode}
+_WORDS: dict[str, tuple[StrEnum, ...]] = {
+    "catch_up": tuple(CatchUp),
+    "overlap": tuple(Overlap),
+    "window_mode": WINDOW_MODES,
+}
 _EDITABLE = (
     "cron", "timezone", "task", "payload", "queue", "priority", "tags", "tenant", "timeout",
     "catch_up", "catch_up_max_age", "catch_up_max_count", "overlap", "delay", "jitter", "starts_at",
@@ -111,7 +116,8 @@ class Scheduling(ABC):
     def remove_schedule(self, name: str, *, by: Operator | None = None) -> None:
         """Remove a schedule and its windows; jobs go on, but for those that wait for their turn.
 
-        One that code declares comes back when a worker starts. Raises ScheduleNotFound.
+        One that code declares comes back when a worker starts. Raises ScheduleNotFound, and
+        ConfigError where another one runs after it.
         """
         self._run(self._remove_schedule(name, by), None)
 
@@ -365,18 +371,18 @@ class Scheduling(ABC):
                 f"unknown option {unknown[0]!r}: a schedule has {', '.join(_EDITABLE[:-1])}"
             )
         for option, words in _WORDS.items():
-            if option in rest and rest[option] not in set(words):
+            if option in rest and rest[option] not in words:
                 known = ", ".join(words)
                 raise ConfigError(f"{option} {rest[option]!r} is not valid: {known}")
         policies: dict[str, Any] = {
-            key: words(rest[key]) for key, words in _WORDS.items() if key in rest
+            key: type(words[0])(rest[key]) for key, words in _WORDS.items() if key in rest
         }
         for option in ("starts_at", "ends_at"):
             if rest.get(option) is not None:
                 policies[option] = instant_of(option, rest[option], rest.get("timezone", "UTC"))
         return Schedule(
             task=self.tasks.get(task) if isinstance(task, str) else task,
-            payload=payload or {},
+            payload={} if payload is None else payload,
             **{**rest, **policies},
         )
 

@@ -160,6 +160,7 @@ def next_(
 
     pgq = ready_app(app)
     fires, timezone = pgq.next_fires(name, count, after=moment(after, "--after"))
+    is_paused = any(row["name"] == name and not row["enabled"] for row in pgq.list_schedules())
     pgq.close()
     rows = [
         {
@@ -171,7 +172,7 @@ def next_(
     if json:
         print_json(rows)
     else:
-        typer.echo(f"{timezone}")
+        typer.echo(f"{timezone}{' (paused: it does not fire until it is resumed)' * is_paused}")
         safe_table(rows, ("local", "utc"), "it never fires again")
 
 

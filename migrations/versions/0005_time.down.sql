@@ -42,6 +42,7 @@ drop index pgqueue.schedules_cancelling;
 drop table pgqueue.backfills;
 
 alter table pgqueue.schedules
+  drop constraint schedules_times,
   drop column priority,
   drop column tags,
   drop column tenant,
@@ -57,6 +58,7 @@ alter table pgqueue.schedules
   drop column paused_at,
   drop column paused_by,
   drop column pause_reason,
+  add constraint schedules_times check (isfinite(next_run_at)),
   drop constraint schedules_delay,
   add constraint schedules_delay check (delay >= 0 and delay < 'infinity');
 

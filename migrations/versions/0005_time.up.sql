@@ -38,7 +38,13 @@ alter table pgqueue.schedules
   drop constraint schedules_delay,
   add constraint schedules_delay check (delay between 0 and 31622400),
   add constraint schedules_life check (starts_at < ends_at),
-  add constraint schedules_ends check (isfinite(starts_at) and isfinite(ends_at));
+  -- What the application can hold: one row that it cannot read would stop them all.
+  drop constraint schedules_times,
+  add constraint schedules_times check (
+    next_run_at between '0001-01-02 UTC' and '9999-12-30 UTC'
+    and starts_at between '0001-01-02 UTC' and '9999-12-30 UTC'
+    and ends_at between '0001-01-02 UTC' and '9999-12-30 UTC'
+  );
 
 create index schedules_after on pgqueue.schedules (after_id) where after_id is not null;
 create index schedules_cancelling on pgqueue.schedules (id) where overlap = 'cancel-running';

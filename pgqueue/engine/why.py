@@ -208,7 +208,8 @@ def _of_row(job: _Waiting) -> list[Cause]:
         causes.append(_of_pause(job))
     if job.state == "waiting" and job.workflow_id is None:
         message = (
-            "it waits for an earlier window of its schedule, or for the schedule it runs after"
+            "it waits for an earlier window of its schedule, for the schedule it runs after, or "
+            "for its turn in a backfill"
         )
         causes.append(Cause("waiting", message, {"workflow_id": None}))
     if job.run_at > job.now:

@@ -41,12 +41,18 @@ def resume_schedule(sql: Sql, name: str, operator: Operator) -> Steps[bool]:
 def remove_schedule(sql: Sql, name: str, operator: Operator) -> Steps[None]:
     """Remove it with its windows; jobs that run or are queued go on, held ones are cancelled.
 
-    For a transaction. Raises ScheduleNotFound, and JobBusy while somebody holds one of its jobs.
+    For a transaction. Raises ScheduleNotFound, ConfigError where another one runs after it, and
+    JobBusy while somebody holds one of its jobs.
     """
     rows = yield Statement(sql["lock_schedule"], {"name": name})
     if not rows:
         raise ScheduleNotFound(f"schedule {name!r}")
     place = {"id": rows[0][0]}
+    if followers := (yield Statement(sql["find_next_followers"], place)):
+        raise ConfigError(
+            f"schedule {followers[0][0]!r} runs after {name!r}, and would not wait any more: "
+            "take its `after` back first (pgq schedule edit --clear after)"
+        )
     held = yield Statement(sql["find_held_jobs"], place)
     yield from cancel_held(sql, [job_id for (job_id,) in held], "its schedule was removed")
     yield Statement(sql["remove_schedule"], {**place, **operator.params})
@@ -66,6 +72,8 @@ def run_now(sql: Sql, name: str, operator: Operator) -> Steps[int]:
             sql["find_last_success"], {"schedule_id": schedule.template.id}
         )
         start = start if last is None else utc(last)
+    if start >= schedule.now:
+        raise ConfigError(f"schedule {name!r} has run up to {start} already: try again later")
     window = Window(start, schedule.now)
     alone = replace(schedule.template, after_id=None)
     job_id = yield from put_window(sql, alone, window, mode)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
 
+from croniter import CroniterBadDateError
+
 from pgqueue.db.run import Statement, Steps
 from pgqueue.engine.operate import Operator
 from pgqueue.errors import ConfigError, ScheduleNotFound
@@ -100,6 +102,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         checked_name(self.name)
+        if not isinstance(self.task, Task):
+            raise ConfigError(f"task {self.task!r} is not valid: a task, or the name of one")
+        if type(self.declared) is not bool:
+            raise ConfigError(f"declared {self.declared!r} is not valid: True or False")
         self._check_policies()
         self._check_life()
         self._check_options()
@@ -180,6 +186,10 @@ class Schedule:
     def time_params(self, now: datetime) -> dict[str, Any]:
         """The columns that say when it fires, from `now` on."""
         begin = now if self.starts_at is None else max(now, self.starts_at - _MICRO)
+        try:
+            next_run_at = Cron(self.cron, self.timezone).next(begin)
+        except (OverflowError, CroniterBadDateError) as error:
+            raise ConfigError(f"schedule {self.name!r} never fires after {begin}") from error
         return {
             "cron": self.cron,
             "timezone": self.timezone,
@@ -192,7 +202,7 @@ class Schedule:
             "jitter": self.jitter,
             "starts_at": self.starts_at,
             "ends_at": self.ends_at,
-            "next_run_at": Cron(self.cron, self.timezone).next(begin),
+            "next_run_at": next_run_at,
         }
 
 

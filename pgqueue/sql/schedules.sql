@@ -210,6 +210,12 @@ with recursive followers as (
 select id
 from followers
 
+-- name: find_next_followers
+select name
+from pgqueue.schedules
+where after_id = %(id)s
+order by name
+
 -- Schedules that code has declared and declares no longer, of tasks that this code knows.
 -- name: find_undeclared
 select name

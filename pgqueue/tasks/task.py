@@ -25,6 +25,7 @@ from pgqueue.tasks.values import (
     checked_text,
     checked_texts,
     checked_time,
+    in_utc,
     seconds_of,
 )
 
@@ -146,7 +147,7 @@ def new_job(
         queue=options.queue,
         payload=payload,
         priority=options.priority,
-        run_at=options.run_at,
+        run_at=in_utc(options.run_at),
         delay=options.delay_seconds,
         tenant=options.tenant,
         tags=options.tags,
@@ -156,7 +157,7 @@ def new_job(
         unique_wait=options.unique_wait,
         max_attempts=max_attempts,
         timeout=options.timeout,
-        expires_at=options.expires_at,
+        expires_at=in_utc(options.expires_at),
         limits=limits,
     )
 

@@ -47,6 +47,11 @@ def checked_time(name: str, at: Any) -> datetime | None:
     return at
 
 
+def in_utc(at: datetime | None) -> datetime | None:
+    """The same moment; the driver refuses offsets of odd seconds, which old local times have."""
+    return None if at is None else at.astimezone(UTC)
+
+
 def seconds_of(span: float | timedelta) -> float:
     """A span in seconds."""
     return span.total_seconds() if isinstance(span, timedelta) else float(span)

@@ -47,13 +47,12 @@ class Conveyor:
         lowest: Callable[[], int],
         on_blocked: Callable[[float], None],
     ) -> None:
-        self.hand = Hand()
+        self.hand, notepad, pace = Hand(), Notepad(), Pace(concurrency, time.monotonic())
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgqueue-job")
         claiming = Link("claims", conninfo, STEADY_NOT_DURABLE)
         writing = Link("writer", conninfo, STEADY)
         batching = Link("batches", conninfo)
         self._links = (claiming, writing, batching)
-        notepad, pace = Notepad(), Pace(concurrency, time.monotonic())
         self.processes = Processes(conninfo, settings.schema_name, notepad)
         self.runner = Runner(
             tasks=tasks,
@@ -67,12 +66,12 @@ class Conveyor:
             on_wait=lambda: hurry("events"),
         )
         batches = self._new_batches(tasks, sql, batching, worker_id)
-        self.slots = slots = Slots(self.runner, self.hand, pace, concurrency, batches)
+        self.slots = Slots(self.runner, self.hand, pace, concurrency, batches)
         self.claims = ClaimLoop(
             sql=sql,
             link=claiming,
             runner=self.runner,
-            slots=slots,
+            slots=self.slots,
             hand=self.hand,
             pace=pace,
             lanes=LaneBook(queues, random),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -53,6 +54,8 @@ class Hand:
         self.freed: set[str] = set()
         """Limits whose jobs have ended: somebody may wait for them."""
         self.on_freed: Callable[[], None] = _nothing
+        self.proven_until = math.inf
+        """Until when our leases are safe, in monotonic seconds: nothing is begun after that."""
         self.windows: set[int] = set()
         """Which of them are the jobs of windows, that others may wait for."""
         self.on_window_ended: Callable[[], None] = _nothing

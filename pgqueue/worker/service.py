@@ -376,6 +376,9 @@ class Worker:
         has_limit = bool(known) and len(known) == len(limits)
         return has_limit and self.loop_silence() > max(known) + CANCEL_GRACE
 
+    def proven_until(self, moment: float) -> None:
+        self._hand.proven_until = moment
+
     # -- Vitals: what the health endpoint asks, from its threads ---------------------
 
     def heart_idleness(self) -> float:
@@ -408,7 +411,12 @@ class Worker:
         self._event_loop.call_soon_threadsafe(self._claims.hold_off)
         with connect(self._conninfo()) as connection:
             self._id = run(connection, self._registration())
-        self._event_loop.call_soon_threadsafe(self._claims.resume)
+        self._event_loop.call_soon_threadsafe(self._begin_again)
+
+    def _begin_again(self) -> None:
+        # What was in hand under the old id is given up by now; the next beat proves the new one.
+        self._hand.proven_until = math.inf
+        self._claims.resume()
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -100,10 +100,14 @@ class Slots:
         if len(self._hand.waiting) > 1:
             self.fill()
         while (job := self._next()) is not None:
+            began = time.monotonic()
+            if began > self._hand.proven_until:
+                # The process was frozen: nobody on the loop could have fenced it before this.
+                self._hand.end(handed_back(job))
+                continue
             key = (job.id, job.lease)
             self._hand.running[key] = job
             self._by_try[key] = me
-            began = time.monotonic()
             settled = await self._run(job)
             now = time.monotonic()
             del self._hand.running[key]

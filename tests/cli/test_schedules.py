@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pgqueue.cli.commands.schedule import sparkline
+from pgqueue.cli.main import app
 from typer.testing import CliRunner
 
 from pgqueue import PgQueue
-from pgqueue.cli.commands.schedule import sparkline
-from pgqueue.cli.main import app
 from pgqueue.db.pools import connect
 from pgqueue.db.run import run
 from pgqueue.events import SchedulesUndeclared
@@ -62,6 +62,14 @@ def test_next_shows_local_time_and_utc_over_a_change_of_the_clocks(asked: Asked)
         {"utc": "2026-10-25T13:00:00Z", "local": "2026-10-25T14:00:00+01:00"},
         {"utc": "2026-10-25T21:00:00Z", "local": "2026-10-25T22:00:00+01:00"},
     ]
+
+
+def test_next_says_that_a_paused_schedule_does_not_fire(asked: Asked) -> None:
+    shown = CliRunner().invoke(app, ["schedule", "next", "r", "-n", "1"]).stdout
+    assert shown.startswith("Europe/Bratislava\n")
+    asked("schedule", "pause", "r")
+    shown = CliRunner().invoke(app, ["schedule", "next", "r", "-n", "1"]).stdout
+    assert shown.startswith("Europe/Bratislava (paused: it does not fire until it is resumed)\n")
 
 
 def test_what_is_asked_for_by_hand_is_done_and_stands_in_the_audit_log(

@@ -1847,7 +1847,6 @@ CREATE TABLE pgqueue.schedules (
     CONSTRAINT schedules_catch_up_max_age CHECK (((catch_up_max_age > (0)::double precision) AND (catch_up_max_age < 'Infinity'::double precision))),
     CONSTRAINT schedules_catch_up_max_count CHECK (((catch_up_max_count >= 1) AND (catch_up_max_count <= 10000))),
     CONSTRAINT schedules_delay CHECK (((delay >= (0)::double precision) AND (delay <= (31622400)::double precision))),
-    CONSTRAINT schedules_ends CHECK ((isfinite(starts_at) AND isfinite(ends_at))),
     CONSTRAINT schedules_failing_says_why CHECK (((failures > 0) = (last_error IS NOT NULL))),
     CONSTRAINT schedules_jitter CHECK (((jitter >= (0)::double precision) AND (jitter <= (31622400)::double precision))),
     CONSTRAINT schedules_life CHECK ((starts_at < ends_at)),
@@ -1858,7 +1857,7 @@ CREATE TABLE pgqueue.schedules (
     CONSTRAINT schedules_priority CHECK (((priority >= 0) AND (priority <= 9))),
     CONSTRAINT schedules_queue CHECK ((queue ~ '^[A-Za-z0-9_.:-]{1,100}$'::text)),
     CONSTRAINT schedules_timeout CHECK (((timeout > (0)::double precision) AND (timeout < 'Infinity'::double precision))),
-    CONSTRAINT schedules_times CHECK (isfinite(next_run_at)),
+    CONSTRAINT schedules_times CHECK ((((next_run_at >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (next_run_at <= '9999-12-30 00:00:00+00'::timestamp with time zone)) AND ((starts_at >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (starts_at <= '9999-12-30 00:00:00+00'::timestamp with time zone)) AND ((ends_at >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (ends_at <= '9999-12-30 00:00:00+00'::timestamp with time zone)))),
     CONSTRAINT schedules_window_mode CHECK ((window_mode = ANY (ARRAY['window'::text, 'since-last-run'::text])))
 );
 

@@ -30,6 +30,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"after": "s"}, "cannot run after itself"),
     ({"after": "a", "window_mode": "since-last-run"}, "after needs windows"),
     ({"every": "8h"}, "unknown option 'every': a schedule has cron"),
+    ({"name": "a\nb"}, "1 to 200 printable characters"),
+    ({"name": "\ud800"}, "1 to 200 printable characters"),
+    ({"delay": True}, "delay True is not valid"),
+    ({"payload": []}, "payload .* is not valid: a mapping"),
+    ({"task": None}, "task None is not valid"),
+    ({"after": ""}, "schedule name '' is not valid"),
     ({"name": ""}, "schedule name '' is not valid"),
 ]
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgqueue.errors import CronInvalid
@@ -58,6 +58,7 @@ HOURS = Cron("0 * * * *")
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
+@settings(deadline=None)
 @given(
     missed=st.integers(0, 200),
     count=st.one_of(st.none(), st.integers(1, 250)),

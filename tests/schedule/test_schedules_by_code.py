@@ -121,6 +121,18 @@ def test_a_schedule_that_others_follow_keeps_windows_that_they_can_have(
         pgq.edit_schedule("a", window_mode="since-last-run")
 
 
+def test_a_schedule_that_others_follow_is_not_removed_under_them(
+    pgq: PgQueue, fire: Task[None]
+) -> None:
+    pgq.put_schedule("a", cron=DAILY, task=fire)
+    pgq.put_schedule("b", cron=DAILY, task=fire, after="a")
+    with pytest.raises(ConfigError, match="'b' runs after 'a'"):
+        pgq.remove_schedule("a")
+    pgq.edit_schedule("b", after=None)
+    pgq.remove_schedule("a")
+    assert [row["name"] for row in pgq.list_schedules()] == ["b"]
+
+
 def test_a_day_begins_at_the_schedules_own_midnight(pgq: PgQueue, fire: Task[None]) -> None:
     pgq.put_schedule("s", cron=DAILY, task=fire, timezone="Europe/Bratislava")
     windows = pgq.plan_backfill("s", date(2029, 3, 24), date(2029, 3, 26))
@@ -192,6 +204,43 @@ def test_absurd_values_are_refused_before_the_database_is_asked(
     pgq = PgQueue("postgresql://nobody@127.0.0.1:1/nothing")
     with pytest.raises(ConfigError, match=says):
         getattr(pgq, verb)(*arguments)
+
+
+def test_a_run_by_hand_that_has_nothing_to_cover_says_so(
+    database: str, pgq: PgQueue, clock: Clock, fire: Task[None]
+) -> None:
+    """Since the last run nothing has passed, or the database's clock has stepped back."""
+    pgq.put_schedule("s", cron=DAILY, task=fire, window_mode="since-last-run")
+    pgq.cancel(pgq.run_schedule("s"))
+    rows(database, "update pgqueue.windows set outcome = 'completed'")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="'s' has run up to 2030-01-01 12:00:00"):
+            pgq.run_schedule("s")
+        clock.move(hours=-2)
+    assert len(pgq.list_windows("s")) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("next_run_at = null", "next_run_at = 'infinity'", "next_run_at = '200000-01-01'"),
+        *(
+            "starts_at = '200000-01-01'",
+            "ends_at = '0044-03-15 BC'",
+            "delay = 'NaN'",
+            "jitter = -1",
+        ),
+        *("catch_up_max_count = 1000000000", "catch_up_max_age = 'NaN'", "after_id = id"),
+        *("overlap = 'maybe'", "window_mode = 'manual'", "payload = '[]'", "name = ''"),
+    ],
+)
+def test_sql_cannot_store_what_no_tick_could_use(
+    database: str, pgq: PgQueue, fire: Task[None], change: str
+) -> None:
+    pgq.put_schedule("s", cron=DAILY, task=fire)
+    with pytest.raises(psycopg.IntegrityError):
+        rows(database, "update pgqueue.schedules set " + change)  # noqa: S608 - our own list
+    assert [row["name"] for row in pgq.list_schedules()] == ["s"]
 
 
 def test_what_does_not_exist_is_said_with_the_command_that_lists(pgq: PgQueue) -> None:

@@ -236,6 +236,27 @@ def test_thousands_of_missed_minutes_come_in_several_passes(
     assert value(database, "select count(*) from pgqueue.jobs") == 2500
 
 
+def test_what_waits_for_its_turn_gets_it_while_another_schedule_catches_up(
+    database: str, pgq: PgQueue, clock: Clock, fire: Task[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tick_module, "WINDOWS_A_PASS", 10)
+    pgq.put_schedule("s", cron=HOURLY, task=fire)
+    clock.move(hours=3)
+    pgq.tick()
+    rows(database, "delete from pgqueue.jobs where state = 'queued'")
+    pgq.put_schedule("behind", cron="* * * * *", task=fire, overlap="allow")
+    clock.move(minutes=30 * 10 + 5)
+    steps = tick(pgq.sql)
+    with connect(database) as connection:
+        asked: Any = next(steps)
+        while value(database, "select count(*) from pgqueue.jobs where state = 'queued' "
+                    "and unique_key like 'schedule:1:%'") == 0:  # fmt: skip
+            cursor = connection.execute(asked.text, asked.params)
+            asked = steps.send(cursor.fetchall() if cursor.description else [])
+        left = "select next_run_at < pgqueue.clock() from pgqueue.schedules where name = 'behind'"
+        assert value(database, left), "only when it had caught up"
+
+
 def test_a_ticker_leaves_the_schedules_that_another_one_holds(
     database: str, pgq: PgQueue, clock: Clock, fire: Task[None]
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from endings import end
 from pgqueue import PgQueue, WindowBusy
 from pgqueue.db.run import Statement
 from pgqueue.schedule.tick import tick
@@ -17,13 +18,6 @@ from proving import Clock, blocked_on, rows, until, value
 
 HOURLY = "0 * * * *"
 STATES = "select state from pgqueue.window_status where schedule = %s order by window_start, id"
-END = (
-    "with gone as (delete from pgqueue.jobs where state = 'queued' returning *) "
-    "insert into pgqueue.finished_jobs (id, task, queue, priority, state, payload, tags, limits, "
-    "run_at, scheduled_at, attempt, max_attempts, created_at, errors, headers, unique_key) "
-    "select id, task, queue, priority, %s, payload, tags, limits, run_at, scheduled_at, "
-    "attempt, max_attempts, created_at, errors, headers, unique_key from gone"
-)
 
 
 @pytest.fixture
@@ -40,7 +34,8 @@ def _states(database: str, name: str = "s") -> list[str]:
 
 
 def _end(database: str, state: str = "completed") -> None:
-    rows(database, END, [state])
+    queued = rows(database, "select id from pgqueue.jobs where state = 'queued'")
+    end(database, *[job_id for (job_id,) in queued], state=state)
 
 
 def _jobs(database: str) -> list[int]:

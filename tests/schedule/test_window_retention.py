@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from endings import end
 from pgqueue import PgQueue
 from pgqueue.db.pools import connect
 from pgqueue.db.run import run
@@ -16,13 +17,6 @@ from proving import Clock, rows, value
 
 DAILY = "0 0 * * *"
 COUNT = "select count(*) from pgqueue.windows"
-END = (
-    "with gone as (delete from pgqueue.jobs where state = 'queued' returning *) "
-    "insert into pgqueue.finished_jobs (id, task, queue, priority, state, payload, tags, limits, "
-    "run_at, scheduled_at, attempt, max_attempts, created_at, errors, headers, unique_key) "
-    "select id, task, queue, priority, %s, payload, tags, limits, run_at, scheduled_at, "
-    "attempt, max_attempts, created_at, errors, headers, unique_key from gone"
-)
 
 
 @pytest.fixture
@@ -36,7 +30,8 @@ def fire(pgq: PgQueue, clock: Clock) -> Task[None]:
 
 def _end(database: str, pgq: PgQueue, state: str = "completed") -> None:
     rows(database, "select pgqueue.make_partitions()")
-    rows(database, END, [state])
+    queued = rows(database, "select id from pgqueue.jobs where state = 'queued'")
+    end(database, *[job_id for (job_id,) in queued], state=state)
     with connect(database) as connection:
         run(connection, settle_windows(pgq.sql))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -158,6 +158,19 @@ def test_run_at_in_the_future_is_kept_and_in_the_past_means_now(
     assert stored(run_at=before) == (now, before)
     assert stored(delay=90) == (now + timedelta(seconds=90),) * 2
     assert stored(delay=timedelta(hours=1)) == (now + timedelta(hours=1),) * 2
+
+
+@pytest.mark.parametrize("offset", [timedelta(seconds=3464), timedelta(microseconds=7)])
+def test_a_zone_with_an_odd_offset_will_do(
+    pgq: PgQueue, noop: Task[None], database: str, offset: timedelta
+) -> None:
+    later = Clock(database).at + timedelta(days=1)
+    odd = later.astimezone(timezone(offset))
+    ids = [noop.using(run_at=odd, expires_at=odd).enqueue().id]
+    ids += noop.using(run_at=odd, expires_at=odd).enqueue_many([{}])
+    for job_id in ids:
+        job = pgq.get_job(job_id)
+        assert (job.run_at, job.expires_at) == (later, later)
 
 
 def test_times_are_in_utc_whatever_the_database_s_zone_is(

@@ -36,6 +36,7 @@ class Body:
         self.told: list[str] = []
         self.declared = 0
         self.stuck = False
+        self.proven = 0.0
 
     def worker_id(self) -> int:
         return 1
@@ -48,6 +49,9 @@ class Body:
 
     def is_stuck(self) -> bool:
         return self.stuck
+
+    def proven_until(self, moment: float) -> None:
+        self.proven = moment
 
     def fence(self, silent_seconds: float) -> None:
         self.told.append(f"fence after {silent_seconds:.0f} s")
@@ -105,6 +109,7 @@ def test_a_worker_that_is_stuck_beyond_the_time_of_its_jobs_is_given_up(
     body = Body()
     heart = _heart(pgq, body)
     heart.beat_once()
+    assert body.proven == moved.now + TIMEOUT - 2 * INTERVAL
     beaten = value(database, "select heartbeat_at from pgqueue.workers")
     body.stuck = True
     while moved.now < 1000 + TIMEOUT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from pgqueue import PgQueue
 from pgqueue.engine.claim import ClaimedJob
+from pgqueue.job import Requeued
 from pgqueue.worker import slots as slots_module
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.pace import Pace
@@ -100,6 +102,18 @@ async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_costs_nothing_
     runner.on_late_end()
     await asyncio.sleep(0)
     assert runner.ran == [1]
+
+
+async def test_what_waits_in_a_worker_that_slept_too_long_is_not_begun() -> None:
+    runner, hand = _Runner(), Hand()
+    slots = Slots(runner, hand, Pace(1, 0.0), 1)  # type: ignore[arg-type]  # ends jobs at once
+    hand.waiting.extend([_job(1), _job(2)])
+    # Frozen before they began: by now others may have taken their leases.
+    hand.proven_until = time.monotonic() - 1
+    slots.fill()
+    await asyncio.sleep(0)
+    assert runner.ran == []
+    assert [(ended.job_id, type(ended)) for ended in hand.ended] == [(1, Requeued), (2, Requeued)]
 
 
 def _job(job_id: int) -> ClaimedJob:
