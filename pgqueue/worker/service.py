@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from pgqueue.db.pools import Pools, connect
-from pgqueue.db.run import Statement, Steps, ask, run
+from pgqueue.db.run import Steps, run
 from pgqueue.db.version import check_version
 from pgqueue.engine.notify import ring
 from pgqueue.engine.rescue import forget_worker, register_worker
@@ -30,22 +30,19 @@ from pgqueue.worker.admission import Admission
 from pgqueue.worker.chores import HOLD, Chores, worker_chores
 from pgqueue.worker.conveyor import Conveyor
 from pgqueue.worker.declared import declare_limits
-from pgqueue.worker.deliveries import Deliveries
-from pgqueue.worker.following import Followers
+from pgqueue.worker.duties import worker_duties
 from pgqueue.worker.health import HealthServer
 from pgqueue.worker.heart import GAP_BEATS, Heart
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.options import WorkerOptions
 from pgqueue.worker.shutdown import leave_at_second_signal
-from pgqueue.worker.statistics import Done, StatsLine, tell_unknown_tasks
-from pgqueue.worker.strays import Strays
+from pgqueue.worker.statistics import tell_unknown_tasks
 from pgqueue.worker.ticker import Ticker
 from pgqueue.worker.upkeep import Duty, Upkeep
+from pgqueue.worker.waiting import ended
 
 ALL_QUEUES = ("*",)
-RECONCILE_EVERY = 30.0
-PARTITIONS_EVERY = 3600.0
 WATCH_EVERY = 0.5
 CANCEL_GRACE = 5.0
 """Seconds that cancelled handlers get to wind up before the process leaves without them."""
@@ -202,7 +199,7 @@ class Worker:
             try:
                 await self._wind_up(claims, upkeep)
             finally:
-                await _end([claims, upkeep, *background])
+                await ended([claims, upkeep, *background], CANCEL_GRACE)
         if not claims.cancelled() and (error := claims.exception()) is not None:
             raise error
 
@@ -306,27 +303,19 @@ class Worker:
     # -- duties ------------------------------------------------------------------
 
     def _duties(self) -> list[Duty]:
-        settings, queues = self._settings, self._options.queues
-        strays = Strays(self._sql, self._upkeep_link, self.worker_id, self._hand, self._claims)
-        duties = [
-            Duty("chores", settings.beat_every, self._chores.turn),
-            Duty("strays", RECONCILE_EVERY, strays.turn),
-            Duty("admission", math.inf, self._admission.turn, due=math.inf),
-        ]
-        # The hourly chore makes them ahead; this one is for a handler that met a missing day.
-        duties.append(Duty("partitions", PARTITIONS_EVERY, self._make_partitions, due=math.inf))
-        duties.append(Duty("windows", math.inf, self._ticker.let_go, due=math.inf))
-        deliveries = Deliveries(self._sql, self._upkeep_link, settings, self._claims.wake)
-        duties.append(Duty("events", settings.poll_interval, deliveries.turn))
-        link, channel = self._upkeep_link, settings.channel
-        followers = Followers(self._sql, link, self._hand, channel, self._claims.wake)
-        duties.append(Duty("workflows", math.inf, followers.turn, due=math.inf))
-        if self._ticks:
-            duties.append(Duty("tick", settings.poll_interval, self._ticker.turn))
-        if every := settings.stats_interval:
-            line = StatsLine(self._sql, self._upkeep_link, self.worker_id, self._done, queues)
-            duties.append(Duty("statistics", every, line.tell, due=time.monotonic() + every))
-        return duties
+        return worker_duties(
+            sql=self._sql,
+            settings=self._settings,
+            link=self._upkeep_link,
+            worker_id=self.worker_id,
+            queues=self._options.queues,
+            hand=self._hand,
+            claims=self._claims,
+            chores=self._chores,
+            admission=self._admission,
+            ticker=self._ticker,
+            ticks=self._ticks,
+        )
 
     def _new_chores(self) -> Chores:
         timeout = self._settings.heartbeat_timeout
@@ -349,13 +338,6 @@ class Worker:
             hold=min(HOLD, timeout),
             look_every=timeout / 3,
         )
-
-    async def _make_partitions(self) -> None:
-        await self._upkeep_link.execute(ask(Statement(self._sql["make_partitions"])))
-
-    def _done(self) -> Done:
-        tally = self._hand.tally
-        return Done(tally.completed, tally.failed, tally.handed_back, len(self._hand.running))
 
     # -- Body: what the heart asks and tells, from its thread ------------------------
 
@@ -417,13 +399,3 @@ class Worker:
         # What was in hand under the old id is given up by now; the next beat proves the new one.
         self._hand.proven_until = math.inf
         self._claims.resume()
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    # One that waits for a database which says nothing ends with its link, right after this.
-    done, _ = await asyncio.wait(tasks, timeout=CANCEL_GRACE)
-    for task in done:
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not report it as forgotten
