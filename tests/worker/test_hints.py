@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pgqueue.engine.limits import Look
 from pgqueue.worker import loop as loop_module
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
@@ -31,10 +33,13 @@ class _SlowLink:
         self._clock = clock
         self.looks = 0
 
-    async def execute(self, _: Any) -> Sequence[Any]:
+    async def execute(self, _: Any) -> Look:
         self.looks += 1
         self._clock.now += 1.0
-        return []
+        return Look([], admitted=False, wait=None)
+
+
+_NO_SLOTS: Any = SimpleNamespace(keep=lambda _: None, kept=0)
 
 
 class _NoRunner:
@@ -46,7 +51,7 @@ def _loop(link: Any) -> ClaimLoop:
         sql={"find_lanes": "", "claim_jobs": ""},
         link=link,
         runner=_NoRunner(),  # type: ignore[arg-type]  # nothing is run
-        slots=None,  # type: ignore[arg-type]
+        slots=_NO_SLOTS,
         hand=Hand(),
         pace=Pace(1, 0.0),
         lanes=LaneBook((), lambda: 0.5),
@@ -56,6 +61,9 @@ def _loop(link: Any) -> ClaimLoop:
         poll_interval=1.0,
         is_listening=lambda: True,
         on_lost_reply=lambda: None,
+        queues=(),
+        lowest=lambda: 0,
+        on_blocked=lambda _: None,
     )
 
 
@@ -64,9 +72,9 @@ class _UnknownTasks(_SlowLink):
 
     claims = 0
 
-    async def execute(self, _: Any) -> Sequence[Any]:
+    async def execute(self, _: Any) -> Look:
         self.looks += 1
-        return [("default", 5, -1.0)]
+        return Look([("default", 5, -1.0)], admitted=False, wait=None)
 
     async def ask(self, *_: Any) -> Sequence[Sequence[Any]]:
         self.claims += 1

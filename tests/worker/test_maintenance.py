@@ -135,8 +135,8 @@ async def test_a_worker_that_could_not_reach_the_database_rescues_nobody_at_firs
     worker = pgq.worker()
     running = asyncio.create_task(worker.run())
     # The others of this worker's chores are done meanwhile.
-    swept = "select count(*) from pgqueue.chores where last_run_at is not null"
-    await asyncio.to_thread(until, lambda: value(database, swept) == 4)
+    never = "select count(*) from pgqueue.chores where last_run_at is null"
+    await asyncio.to_thread(until, lambda: value(database, never) == 1)
     worker.stop()
     await running
     pgq.close()
@@ -195,8 +195,8 @@ async def test_an_interval_of_0_tells_nothing(
     pgq = PgQueue(database)
     worker = pgq.worker(burst=True)
     await worker.run()
-    duties = ["chores", "strays", "partitions", "windows", "tick"]
-    assert [duty.name for duty in worker._duties()] == duties
+    assert "tick" in [duty.name for duty in worker._duties()]
+    assert "statistics" not in [duty.name for duty in worker._duties()]
     assert recorder.of(WorkerStats) == []
     pgq.close()
 

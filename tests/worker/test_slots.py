@@ -79,6 +79,9 @@ async def test_a_handler_that_cancels_itself_and_waits_has_failed(
     assert rows(database, found) == [("failed", 1, "CancelledError")]
 
 
+NO_BATCHES: Any = SimpleNamespace(tasks=frozenset())
+
+
 class _Runner:
     """Ends each job at once, without ever waiting."""
 
@@ -93,7 +96,7 @@ class _Runner:
 
 async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_costs_nothing_meanwhile() -> None:
     runner, hand = _Runner(), Hand()
-    slots = Slots(runner, hand, Pace(1, 0.0), 1)  # type: ignore[arg-type]  # ends jobs at once
+    slots = Slots(runner, hand, Pace(1, 0.0), 1, NO_BATCHES)  # type: ignore[arg-type]  # a stand-in
     runner.lingering.add("a thread of a job that has ended")
     hand.waiting.append(_job(1))
     slots.fill()
@@ -106,7 +109,7 @@ async def test_a_thread_that_cannot_be_stopped_keeps_its_slot_and_costs_nothing_
 
 async def test_what_waits_in_a_worker_that_slept_too_long_is_not_begun() -> None:
     runner, hand = _Runner(), Hand()
-    slots = Slots(runner, hand, Pace(1, 0.0), 1)  # type: ignore[arg-type]  # ends jobs at once
+    slots = Slots(runner, hand, Pace(1, 0.0), 1, NO_BATCHES)  # type: ignore[arg-type]  # a stand-in
     hand.waiting.extend([_job(1), _job(2)])
     # Frozen before they began: by now others may have taken their leases.
     hand.proven_until = time.monotonic() - 1
@@ -127,8 +130,7 @@ async def test_handlers_that_never_wait_leave_turns_to_everything_else(
     ticks = itertools.count()
     monkeypatch.setattr(slots_module.time, "monotonic", lambda: next(ticks) / 1_000)
     runner, hand = _Runner(), Hand()
-    batches = SimpleNamespace(tasks=frozenset())
-    slots = Slots(runner, hand, Pace(100, 0.0), 100, batches)  # type: ignore[arg-type]  # stand-ins
+    slots = Slots(runner, hand, Pace(100, 0.0), 100, NO_BATCHES)  # type: ignore[arg-type]  # a stand-in
     hand.waiting.extend(_job(number) for number in range(2_000))
     slots.fill()
     turns: list[int] = []
