@@ -6,7 +6,9 @@ import random
 from collections import Counter
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from endings import end
 from pgqueue import PgQueue, WorkflowRun
@@ -109,3 +111,28 @@ def test_ten_thousand_beside_each_other(
     assert sent["enqueue"] <= 12
     assert sent["fan-out"] <= 21 * 9 + 2
     assert sent["fan-in"] <= 40 * (9 + 2)
+
+
+@pytest.mark.parametrize("name", ["watch_workflows", "release_nodes"])
+def test_a_pass_takes_the_first_by_the_index_whatever_the_statistics_say(
+    pgq: PgQueue, database: str, name: str
+) -> None:
+    """They are from when the tables were empty, and the plan is a generic one."""
+    with psycopg.connect(database) as connection:
+        for table in ("workflow_nodes", "job_dependencies"):
+            query = sql.SQL("alter table pgqueue.{} set (autovacuum_enabled = off)")
+            connection.execute(query.format(sql.Identifier(table)))
+            connection.execute(sql.SQL("analyze pgqueue.{}").format(sql.Identifier(table)))
+        connection.commit()
+        wf = pgq.workflow("wide")
+        wf.add("last", job(), after=wf.group("part", [job() for _ in range(2000)]))
+        made = wf.enqueue()
+        connection.execute(pgq.sql["open_pass"])
+        connection.execute("set local plan_cache_mode = force_generic_plan")
+        params = {"ids": [made.id], "told": []}
+        if name == "release_nodes":
+            params = {"ids": [made.jobs["last"]]}
+        plan = connection.execute("explain " + pgq.sql[name], params).fetchall()
+    text = "\n".join(line for (line,) in plan)
+    assert "Sort" not in text, text
+    assert "Bitmap" not in text, text
