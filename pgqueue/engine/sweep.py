@@ -21,7 +21,10 @@ def sweep(sql: Sql) -> Steps[int]:
     events = yield from _until_none(Statement(sql["sweep_events"], {"days": EVENT_DAYS}))
     lines = yield from _walked(sql["sweep_job_logs"])
     steps = yield from _walked(sql["sweep_job_steps"])
-    return keys + workflows + entries + events + lines + steps
+    starts = yield from _until_none(Statement(sql["sweep_limit_starts"]))
+    turns = yield from _until_none(Statement(sql["sweep_limit_turns"]))
+    limits = yield from _until_none(Statement(sql["sweep_limits"]))
+    return keys + workflows + entries + events + lines + steps + starts + turns + limits
 
 
 def _until_none(statement: Statement) -> Steps[int]:
