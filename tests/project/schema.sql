@@ -315,7 +315,8 @@ begin
       where blocked_on collate "C" = '@new'
         and coalesce(jobs.tenant, '') = tenants.tenant
       order by priority desc, run_at, id
-      limit greatest(1, most / (select count(*) from tenants))
+      -- Few at a time: while a crowd finds its lines, others are let in.
+      limit greatest(1, 100 / (select count(*) from tenants))
       for update skip locked
     ) as found
   ) as heads;
@@ -360,9 +361,6 @@ begin
     select array_agg(distinct blocked_on)
     into arrived_at
     from parked;
-    if cardinality(arrivals) >= most / 2 then
-      wait := 0;
-    end if;
   end if;
 
   -- The lines to look at.
@@ -629,7 +627,9 @@ begin
 
   -- So far only a rate has said when it opens.
   moving := slots <> '{}' or admitted > 0 or wait is not null;
-  if steps >= most then
+  if steps >= most
+    or exists (select from "pgqueue".jobs where blocked_on collate "C" = '@new')
+  then
     wait := 0;
   end if;
   wait := least(
@@ -684,7 +684,7 @@ CREATE FUNCTION pgqueue.clock_now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$select clock_timestamp()$$;
 
-CREATE FUNCTION pgqueue.deliver_events(most integer DEFAULT 500, OUT woken bigint, OUT has_more boolean, OUT has_waiters boolean) RETURNS record
+CREATE FUNCTION pgqueue.deliver_events(most integer DEFAULT 500, OUT woken bigint, OUT delivered bigint, OUT has_more boolean, OUT has_waiters boolean) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET enable_seqscan TO 'off'
@@ -698,13 +698,14 @@ declare
   is_left boolean;
 begin
   woken := 0;
+  delivered := 0;
   has_more := false;
   for came in
     select id, name, key, payload, created_at
     from "pgqueue".events
     where delivered_at is null
     order by created_at, id
-    limit 200
+    limit 500
     for update skip locked
   loop
     is_left := false;
@@ -759,6 +760,7 @@ begin
       update "pgqueue".events
       set delivered_at = "pgqueue".clock_now()
       where events.id = came.id;
+      delivered := delivered + 1;
     end if;
     exit when woken >= deliver_events.most;
   end loop;
