@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from pgqueue import (
 from pgqueue.db.run import run
 from pgqueue.engine.sweep import sweep
 from proving import rows, until, value
+from workflows import apart
 from workflows.flows import job, outcome, passed, states
 
 
@@ -94,6 +96,25 @@ async def test_a_child_that_ignores_failures_sees_who_failed(pgq: PgQueue) -> No
         "given": [0, 20],
         "outcomes": {"part[0]": "completed", "part[1]": "failed", "part[2]": "completed"},
     }
+
+
+async def test_a_handler_in_a_process_of_its_own_is_handed_them_too(pgq: PgQueue) -> None:
+    pytest.importorskip("pebble", reason='isolation="process" needs the extra `process`')
+
+    @pgq.task
+    async def number(n: int) -> int:
+        return n
+
+    total = pgq.task(isolation="process")(apart.total_apart)
+    wf = pgq.workflow("apart")
+    wf.add("a", number.payload(n=1))
+    wf.add("b", number.payload(n=2))
+    wf.add("sum", total.payload(), after=["a", "b"])
+    made = wf.enqueue()
+    await work(pgq)
+    found, pid = await pgq.get_job(made.jobs["sum"]).aresult(timeout=5)
+    assert found == 3
+    assert pid != os.getpid()
 
 
 async def test_a_job_without_parents_is_handed_none(pgq: PgQueue) -> None:
