@@ -184,7 +184,7 @@ async def test_what_the_worker_does_not_know_of_is_handed_back_without_costing_a
             "started_at = now() where state = 'queued' and task = 'noop'",
             [job.worker_id],
         )
-        worker._claims._lost_reply()
+        worker._claims.note_lost_reply()
 
     orphan.using(priority=9).enqueue()
     worker = pgq.worker(burst=True, scheduler=False, concurrency=1)
