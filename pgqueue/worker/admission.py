@@ -73,9 +73,9 @@ class Admission:
         self.place = passed.place
         if passed.admitted or passed.unclaimed:
             self._let_in()
-        if passed.admitted:
-            if not self._are_ours(passed.queues) or not self._has_room(passed.admitted):
-                await link.execute(ring(self._sql, self._settings.channel, ""))
+        is_ours = self._are_ours(passed.queues) and self._has_room(passed.admitted)
+        if passed.admitted and not is_ours:
+            await link.execute(ring(self._sql, self._settings.channel, ""))
         return passed
 
     async def brings(self, link: Link) -> bool:
