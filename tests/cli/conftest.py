@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pgqueue.cli.main import main
 from supervising import Supervisor
 
 from pgqueue import PgQueue
-from pgqueue.cli.main import main
 
 PGQ = Path(sys.executable).with_name("pgq")
 

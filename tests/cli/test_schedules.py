@@ -9,11 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pgqueue.cli.commands.schedule import sparkline
+from pgqueue.cli.main import app
 from typer.testing import CliRunner
 
 from pgqueue import PgQueue
-from pgqueue.cli.commands.schedule import sparkline
-from pgqueue.cli.main import app
 from pgqueue.db.pools import connect
 from pgqueue.db.run import run
 from pgqueue.events import SchedulesUndeclared

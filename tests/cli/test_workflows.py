@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pgqueue.cli.drawing import lines
 
 from endings import end
 from pgqueue import PgQueue, WorkflowRun
-from pgqueue.cli.drawing import lines
 from workflows.flows import job, passed
 
 Run = Callable[..., Any]

@@ -13,14 +13,14 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pgqueue.cli.commands import stories
+from pgqueue.cli.main import app as command
 from pipeline_rig import END, START, Rig, rss
 from psycopg.conninfo import make_conninfo
 from test_stages import add_samples
 from typer.testing import CliRunner
 
 from pgqueue import PgQueue
-from pgqueue.cli.commands import stories
-from pgqueue.cli.main import app as command
 from pgqueue.db import upgrade
 from pgqueue.errors import ConfigError
 from pgqueue.pipeline.embed import choose, from_bytes, present

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer.main
-
 from pgqueue.cli.main import app
 
 
