@@ -58,7 +58,7 @@ def workflow_tables(metadata: MetaData) -> None:
     )
     Index("workflow_nodes_order", nodes.c.workflow_id, nodes.c.job_id)
     waiting = text("waits_for is not null")
-    Index("workflow_nodes_waiting", nodes.c.waits_for, postgresql_where=waiting)
+    Index("workflow_nodes_waiting", nodes.c.waits_for, nodes.c.job_id, postgresql_where=waiting)
     dependencies = Table(
         "job_dependencies",
         metadata,

@@ -108,21 +108,44 @@ from endings
 order by workflow_id, id
 
 -- Locks the waiting nodes that have to be looked at: they wait for one that has ended, or somebody
--- told of them. Those that somebody holds come later.
+-- told of them. Those that somebody holds come later. One probe per node, whatever the statistics say.
 -- name: lock_waiting_nodes
-select jobs.id
-from (
+with asked as materialized (
   select job_id
-  from pgqueue.workflow_nodes
-  where waits_for = any(%(ended)s::bigint[])
-  union
-  select unnest(%(told)s::bigint[])
-) as asked
-join pgqueue.jobs on jobs.id = asked.job_id
-where jobs.state = 'waiting'
-order by jobs.id
+  from (
+    (
+      select watching.job_id
+      from unnest(%(ended)s::bigint[]) as parents (job_id)
+      cross join lateral (
+        select job_id
+        from pgqueue.workflow_nodes
+        -- A range, in its order, and not `waits_for = …`: so that only its index fits. By statistics
+        -- from when all waited for one, any index would do, and all nodes be read for each parent.
+        where waits_for is not null
+          and (waits_for, workflow_nodes.job_id) > (parents.job_id, 0)
+          and (waits_for, workflow_nodes.job_id) < (parents.job_id + 1, 0)
+        order by waits_for, job_id
+        -- More than are taken: those that do not wait any more are told of themselves.
+        limit 4 * %(n)s
+      ) as watching
+      limit 4 * %(n)s
+    )
+    union
+    select unnest(%(told)s::bigint[])
+  ) as found
+  order by job_id
+)
+select held.id
+from asked
+cross join lateral (
+  select jobs.id
+  from pgqueue.jobs
+  where jobs.id = asked.job_id
+    and jobs.state = 'waiting'
+  limit 1
+  for update skip locked
+) as held
 limit %(n)s
-for update of jobs skip locked
 
 -- Lets the locked nodes go whose parents have all ended; each of the others waits for the next one
 -- that has not, looked for from the last one down. So each edge of a node is looked at twice in its
@@ -194,13 +217,21 @@ with
       news.job_id = any(%(keep)s::bigint[])
         or (
           news.job_id = any(%(ended)s::bigint[])
-          and exists (
-            select
+          and (
+            select true
             from pgqueue.workflow_nodes as nodes
-            join pgqueue.jobs on jobs.id = nodes.job_id
-            where nodes.waits_for = news.job_id
-              and jobs.state = 'waiting'
-          )
+            where nodes.waits_for is not null
+              and (nodes.waits_for, nodes.job_id) > (news.job_id, 0)
+              and (nodes.waits_for, nodes.job_id) < (news.job_id + 1, 0)
+              -- Not a join: from a time when all waited for one, the planner joins whole tables.
+              and (
+                select jobs.state = 'waiting'
+                from pgqueue.jobs
+                where jobs.id = nodes.job_id
+              )
+            order by nodes.waits_for, nodes.job_id
+            limit 1
+          ) is not null
         )
         or (
           news.job_id <> all(%(ended)s::bigint[])

@@ -2767,7 +2767,7 @@ CREATE INDEX windows_open ON pgqueue.windows USING btree (schedule_id, id) WHERE
 
 CREATE INDEX workflow_nodes_order ON pgqueue.workflow_nodes USING btree (workflow_id, job_id);
 
-CREATE INDEX workflow_nodes_waiting ON pgqueue.workflow_nodes USING btree (waits_for) WHERE (waits_for IS NOT NULL);
+CREATE INDEX workflow_nodes_waiting ON pgqueue.workflow_nodes USING btree (waits_for, job_id) WHERE (waits_for IS NOT NULL);
 
 CREATE INDEX workflows_finished ON pgqueue.workflows USING btree (finished_at) WHERE (finished_at IS NOT NULL);
 
