@@ -160,6 +160,23 @@ def test_a_line_that_stands_before_a_full_limit_holds_up_no_other_tenant(
     )
 
 
+def test_a_tenants_own_line_does_not_pass_by_the_turns_of_a_limit_that_all_share(
+    database: str, pgq: PgQueue, passing: Callable[..., Pass]
+) -> None:
+    # By name its own line comes first.
+    send = sending(pgq, Limit("a:{tenant}", running=4), Limit("mail", running=4))
+    send.using(tenant="noisy").enqueue_many([{"n": n} for n in range(40)])
+    passing()
+    for tenant in ("b", "c", "d"):
+        send.using(tenant=tenant).enqueue_many([{"n": n} for n in range(6)])
+    passing()
+    for job_id in let_in(database):
+        end(database, job_id)
+    passing("mail", "a:noisy")
+    query = "select distinct tenant from pgqueue.jobs where state = 'queued' order by 1"
+    assert {"b", "c", "d"} <= {tenant for (tenant,) in rows(database, query)}
+
+
 def test_jobs_of_a_paused_queue_or_an_unknown_task_hold_no_slot(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:

@@ -12,7 +12,7 @@ from pgqueue import Fail, Job, Limit, Order, PgQueue, Retry, Snooze
 from pgqueue.worker.admission import AGAIN_AFTER, Admission
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.link import Link
-from proving import rows, states, value
+from proving import rows, states, until, value
 
 
 class Counter:
@@ -155,18 +155,28 @@ async def test_windows_of_a_limited_task_are_limited(pgq: PgQueue, database: str
 
 
 async def test_jobs_with_limits_are_never_fetched_ahead(pgq: PgQueue, database: str) -> None:
-    held: list[int] = []
+    gate = asyncio.Event()
     query = "select count(*) from pgqueue.jobs where state = 'running'"
 
     @pgq.task(limits=[Limit("many", running=100)])
-    async def work(n: int) -> None:
-        held.append(await asyncio.to_thread(value, database, query))
+    async def quick(n: int) -> None: ...
 
-    work.enqueue_many([{"n": n} for n in range(40)])
-    await asyncio.wait_for(pgq.worker(burst=True, concurrency=2).run(), 60)
-    assert states(database) == {"completed": 40}
-    # What has ended and is not written yet still counts as running.
-    assert max(held) <= 4
+    @pgq.task(limits=[Limit("many", running=100)])
+    async def slow(n: int) -> None:
+        await gate.wait()
+
+    # From the quick ones the worker learns that it could fetch many ahead.
+    quick.using(priority=9).enqueue_many([{"n": n} for n in range(40)])
+    slow.enqueue_many([{"n": n} for n in range(40)])
+    running = asyncio.create_task(pgq.worker(burst=True, concurrency=2).run())
+    ended = "select count(*) from pgqueue.finished_jobs"
+    await asyncio.to_thread(until, lambda: rows(database, ended) == [(40,)])
+    await asyncio.to_thread(until, lambda: rows(database, query) == [(2,)])
+    await asyncio.sleep(0.2)
+    assert rows(database, query) == [(2,)]
+    gate.set()
+    await asyncio.wait_for(running, 60)
+    assert states(database) == {"completed": 80}
 
 
 async def test_a_pass_that_met_another_is_tried_again_until_one_of_its_own_ran(
