@@ -14,6 +14,7 @@ import pytest
 from endings import end, worker
 from pgqueue import (
     Job,
+    Limit,
     Parents,
     PgQueue,
 )
@@ -314,3 +315,16 @@ def test_a_child_with_limits_is_blocked_when_its_parents_are_done(
     passed(pgq)
     assert states(database, made)["b"] == "blocked"
     assert value(database, "select limits from pgqueue.jobs") == ["email"]
+
+
+def test_limits_that_code_declares_hold_in_a_workflow_too(pgq: PgQueue, database: str) -> None:
+    """Before any worker has stored what is declared."""
+
+    @pgq.task(limits=[Limit("of:{tenant}", running=1)])
+    def send() -> None: ...
+
+    wf = pgq.workflow("limited")
+    wf.add("a", send.using(tenant="acme").payload())
+    made = wf.enqueue()
+    assert states(database, made) == {"a": "blocked"}
+    assert value(database, "select limits from pgqueue.jobs") == ["of:acme"]
