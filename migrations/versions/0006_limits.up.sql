@@ -577,9 +577,22 @@ begin
   );
   reached := case when cardinality(lines) = 64 then lines[64] else '' end;
   lines := array(
-    select distinct names.name
+    select names.name
     from unnest(lines || named || arrived_at) as names (name)
     where not starts_with(names.name, '@')
+    group by names.name
+    order by
+      -- Those of one tenant last: before, they would take the slots of limits that he shares with
+      -- others without waiting for his turn there.
+      (
+        select strpos(names.name, tenant) > 0
+        from pgqueue.jobs
+        where blocked_on collate "C" = names.name
+        order by coalesce(tenant, '') desc
+        limit 1
+      ) is true,
+      -- A pass may end before it has seen all: not always the same ones are to be left.
+      random()
   );
 
   foreach line in array lines loop

@@ -62,7 +62,7 @@ with (
 );
 
 create index workflow_nodes_order on pgqueue.workflow_nodes (workflow_id, job_id);
-create index workflow_nodes_waiting on pgqueue.workflow_nodes (waits_for)
+create index workflow_nodes_waiting on pgqueue.workflow_nodes (waits_for, job_id)
   where waits_for is not null;
 
 create table pgqueue.job_dependencies (

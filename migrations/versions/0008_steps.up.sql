@@ -111,10 +111,12 @@ $body$;
 -- most `most` jobs a call. Each statement has a snapshot of its own, so this needs READ COMMITTED.
 -- A job whose row somebody holds is left for the next call, and so is its event: a worker that is
 -- putting the job back just now looks for itself, in the transaction that does.
--- Returns how many jobs got theirs, whether the next call has more to do, and whether anybody waits.
+-- Returns how many jobs got theirs, how many events are done with, whether the next call has more to
+-- do, and whether anybody waits.
 create function pgqueue.deliver_events(
   most integer default 500,
   out woken bigint,
+  out delivered bigint,
   out has_more boolean,
   out has_waiters boolean
 )
@@ -132,13 +134,14 @@ declare
   is_left boolean;
 begin
   woken := 0;
+  delivered := 0;
   has_more := false;
   for came in
     select id, name, key, payload, created_at
     from pgqueue.events
     where delivered_at is null
     order by created_at, id
-    limit 200
+    limit 500
     for update skip locked
   loop
     is_left := false;
@@ -193,6 +196,7 @@ begin
       update pgqueue.events
       set delivered_at = pgqueue.clock_now()
       where events.id = came.id;
+      delivered := delivered + 1;
     end if;
     exit when woken >= deliver_events.most;
   end loop;

@@ -52,9 +52,11 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What one delivery did: jobs woken, whether there is more to do, whether anybody waits."""
+    """What one delivery did: jobs woken, events done with; whether there is more to do, and whether
+    anybody waits."""
 
     woken: int
+    delivered: int
     has_more: bool
     has_waiters: bool
 
@@ -151,6 +153,16 @@ def deliver_events(sql: Sql) -> Steps[Delivered]:
     """Bring new events to who waits for them; for a connection in autocommit, READ COMMITTED."""
     (row,) = yield Statement(sql["deliver_events"])
     return Delivered(*row)
+
+
+def deliver_all(sql: Sql) -> Steps[int]:
+    """Deliver until nothing is left but what somebody holds; returns how many jobs were woken."""
+    woken = 0
+    while True:
+        one = yield from deliver_events(sql)
+        woken += one.woken
+        if not (one.has_more and (one.woken or one.delivered)):
+            return woken
 
 
 def show_steps(sql: Sql, job_id: int) -> Steps[list[dict[str, Any]]]:

@@ -21,9 +21,13 @@ def sweep(sql: Sql) -> Steps[int]:
     events = yield from _until_none(Statement(sql["sweep_events"], {"days": EVENT_DAYS}))
     lines = yield from _walked(sql["sweep_job_logs"])
     steps = yield from _walked(sql["sweep_job_steps"])
+    starts = yield from _until_none(Statement(sql["sweep_limit_starts"]))
+    turns = yield from _until_none(Statement(sql["sweep_limit_turns"]))
+    limits = yield from _until_none(Statement(sql["sweep_limits"]))
     windows = yield from _until_none(Statement(sql["sweep_windows"]))
-    backfills = yield Statement(sql["sweep_backfills"])
-    return keys + workflows + entries + events + lines + steps + windows + len(backfills)
+    backfills = len((yield Statement(sql["sweep_backfills"])))
+    jobs = keys + lines + steps + workflows
+    return jobs + entries + events + starts + turns + limits + windows + backfills
 
 
 def _until_none(statement: Statement) -> Steps[int]:

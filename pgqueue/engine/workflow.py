@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pgqueue.db.run import Rows, Statement, Steps, in_transaction
-from pgqueue.engine.claim import STEADY_PLAN_NOT_DURABLE
 
 Sql = Mapping[str, str]
 
@@ -116,7 +115,7 @@ def _walk(sql: Sql, ids: Sequence[int]) -> Steps[tuple[Passed, int]]:
 
 
 def _round(sql: Sql, ids: Sequence[int], place: tuple[int, int]) -> Steps[_Round]:
-    yield STEADY_PLAN_NOT_DURABLE
+    yield Statement(sql["open_pass"])
     rows = yield Statement(sql["lock_workflows"], {"ids": list(ids)})
     locked = [workflow_id for (workflow_id,) in rows]
     left = frozenset(ids) - frozenset(locked)

@@ -209,4 +209,5 @@ def _columns(
         "timeouts": [None if job.timeout is None else float(job.timeout) for job in jobs],
         "expires_ats": [job.expires_at for job in jobs],
         "headers": [json.dumps(job.headers or {}) for job in jobs],
+        "limits": [array_of(job.limits) for job in jobs],
     }

@@ -166,7 +166,7 @@ select pgqueue.emit(%(name)s, %(key)s, %(payload)s::jsonb, %(notify)s)
 
 -- See the function.
 -- name: deliver_events
-select woken, has_more, has_waiters
+select woken, delivered, has_more, has_waiters
 from pgqueue.deliver_events()
 
 -- What people see of a job's steps, in the order in which they were begun.

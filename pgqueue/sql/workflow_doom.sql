@@ -6,7 +6,7 @@
 -- are left: more than a statement takes, or held by somebody.
 -- name: end_doomed_nodes
 with recursive
-  doomed (job_id, state, parent_id, parent_state) as (
+  doomed (job_id, state, parent_id, parent_state, is_sure) as (
     select
       children.job_id,
       case
@@ -15,7 +15,9 @@ with recursive
         else case children.parent_cancelled when 'fail' then 'failed' else 'cancelled' end
       end,
       parents.job_id,
-      parents.outcome
+      parents.outcome,
+      children.parent_failed = children.parent_cancelled
+        or 'ignore' in (children.parent_failed, children.parent_cancelled)
     from (
       select parent_id, child_id
       from pgqueue.job_dependencies
@@ -47,11 +49,16 @@ with recursive
         else case children.parent_cancelled when 'fail' then 'failed' else 'cancelled' end
       end,
       doomed.job_id,
-      doomed.state
+      doomed.state,
+      children.parent_failed = children.parent_cancelled
+        or 'ignore' in (children.parent_failed, children.parent_cancelled)
     from doomed
     join pgqueue.job_dependencies as edges on edges.parent_id = doomed.job_id
     join pgqueue.workflow_nodes as children on children.job_id = edges.child_id
-    where case doomed.state
+    -- Whose policies may call it off in two ways gets its state below, and its children theirs by
+    -- the pass that is told of it.
+    where doomed.is_sure
+      and case doomed.state
         when 'failed' then children.parent_failed
         else children.parent_cancelled
       end <> 'ignore'

@@ -37,10 +37,12 @@ with
       %(max_attempts)s::integer[],
       %(timeouts)s::double precision[],
       %(expires_ats)s::timestamptz[],
-      %(headers)s::text[]
+      %(headers)s::text[],
+      %(limits)s::text[]
     ) as asked (
       id, name, group_name, parent_failed, parent_cancelled, waits_for, task, queue, payload,
-      priority, run_at, delay, tenant, tags, max_attempts, timeout, expires_at, headers
+      priority, run_at, delay, tenant, tags, max_attempts, timeout, expires_at, headers,
+      limits
     )
   ),
   inserted_jobs as (
@@ -59,7 +61,10 @@ with
       select
         id, task, queue, payload::jsonb as payload, priority, waits_for, due_at, tenant, tags,
         max_attempts, timeout, expires_at, headers,
-        pgqueue.limits_of(task, queue, tenant, payload::jsonb) as limits
+        case limits
+          when '{}' then pgqueue.limits_of(task, queue, tenant, payload::jsonb)
+          else pgqueue.render_limits(limits::text[], task, queue, tenant, payload::jsonb)
+        end as limits
       from new_nodes
       offset 0
     ) as limited

@@ -33,14 +33,14 @@ class Deliveries:
     async def turn(self) -> float:
         delivered = await self._link.execute(deliver_events(self._sql))
         if delivered.woken:
-            self._rest = SOON
             self._wake()
             await self._link.execute(ring(self._sql, self._channel, ""))
+        if delivered.woken or delivered.delivered:
+            self._rest = SOON
+            return 0.0 if delivered.has_more else SOON
         if delivered.has_more:
-            # What somebody holds for long is not asked for a hundred times a second.
+            # What somebody holds for long is not asked for fifty times a second.
             rest, self._rest = self._rest, min(WAITED_FOR, 2 * self._rest)
             return rest
-        if delivered.woken:
-            return SOON
         self._rest = SOON
         return WAITED_FOR if delivered.has_waiters else LISTENING_REST

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from pgqueue.db.run import Steps
 from pgqueue.engine.notify import LISTENING_REST, ring
-from pgqueue.engine.steps import deliver_events
+from pgqueue.engine.steps import deliver_all
 from pgqueue.engine.workflow import pass_told
 from pgqueue.events import DutyFailed, emit
 from pgqueue.schedule.release import let_go
@@ -98,11 +98,11 @@ def bring_forth(sql: Mapping[str, str], *, ticks: bool) -> Steps[int]:
 
     Events are brought to who waits for them, too.
     """
-    delivered = yield from deliver_events(sql)
+    woken = yield from deliver_all(sql)
     passed = yield from pass_told(sql)
     tell(passed)
     # What another pass has may bring jobs, too.
-    followers = delivered.woken + passed.released + len(passed.left)
+    followers = woken + passed.released + len(passed.left)
     if not ticks:
         return followers + (yield from let_go(sql))
     ticked = yield from tick(sql)

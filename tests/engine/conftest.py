@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from admitting import passing_on
+from pgqueue import PgQueue
+from pgqueue.engine.limits import Pass
 from proving import Clock, Recorder, listening
 
 
@@ -19,3 +22,9 @@ def clock(database: str) -> Clock:
 def recorder() -> Iterator[Recorder]:
     with listening() as recorder:
         yield recorder
+
+
+@pytest.fixture
+def passing(database: str, pgq: PgQueue) -> Callable[..., Pass]:
+    """One pass of admission."""
+    return passing_on(pgq, database)

@@ -4,59 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 import pytest
 
-from endings import end, worker
-from pgqueue import Limit, Order, PgQueue
+from admitting import let_in, lines, sending
+from endings import end
+from pgqueue import Limit, PgQueue
 from pgqueue.db.pools import connect
 from pgqueue.db.run import ask, run
 from pgqueue.engine.claim import Lane, claim_jobs
-from pgqueue.engine.limits import Pass, Place, admit, claim_limited
-from pgqueue.tasks.task import Task
+from pgqueue.engine.limits import Pass, claim_limited
 from proving import Clock, rows, value
 
-START = Place()
 ADMIT = "select * from pgqueue.admit('{}', 0, '', 15)"
-
-
-@pytest.fixture
-def passing(database: str, pgq: PgQueue) -> Callable[..., Pass]:
-    """One pass of admission, by a fleet in which a worker serves everything."""
-
-    def go(*named: str, place: Place = START, tasks: tuple[str, ...] = ("send",)) -> Pass:
-        rows(database, "update pgqueue.workers set tasks = %s", [list(tasks)])
-        with connect(database) as connection:
-            return run(connection, admit(pgq.sql, named, place, 15.0))
-
-    worker(database, tasks=["send"])
-    rows(database, "select pgqueue.make_partitions()")
-    return go
-
-
-def _send(pgq: PgQueue, *limits: Limit, **options: Any) -> Task[None]:
-    @pgq.task(name="send", limits=limits, **options)
-    def send(n: int = 0, customer: str = "") -> None: ...
-
-    return send
-
-
-def _in(database: str) -> list[int]:
-    query = "select id from pgqueue.jobs where admitted_seq is not null order by admitted_seq"
-    return [job_id for (job_id,) in rows(database, query)]
-
-
-def _lines(database: str) -> dict[str, int]:
-    query = "select blocked_on, count(*) from pgqueue.jobs where state = 'blocked' group by 1"
-    return dict(rows(database, query))
 
 
 def test_a_limited_job_is_blocked_until_it_is_let_in(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    job = _send(pgq, Limit("email", running=1)).enqueue()
+    job = sending(pgq, Limit("email", running=1)).enqueue()
     assert job.state == "blocked"
     assert passing().admitted == 1
     assert rows(database, "select state, blocked_on from pgqueue.jobs") == [("queued", None)]
@@ -65,18 +32,18 @@ def test_a_limited_job_is_blocked_until_it_is_let_in(
 def test_never_more_are_let_in_than_there_is_room(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    ids = _send(pgq, Limit("email", running=3)).enqueue_many([{"n": n} for n in range(10)])
+    ids = sending(pgq, Limit("email", running=3)).enqueue_many([{"n": n} for n in range(10)])
     assert [passing().admitted for _ in range(3)] == [3, 0, 0]
     end(database, ids[0])
     assert passing("email").admitted == 1
-    assert _in(database) == ids[1:4]
-    assert _lines(database) == {"email": 6}
+    assert let_in(database) == ids[1:4]
+    assert lines(database) == {"email": 6}
 
 
 def test_of_several_limits_the_tightest_holds(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    send = _send(pgq, Limit("email", running=4), Limit("tenant:{tenant}", running=1))
+    send = sending(pgq, Limit("email", running=4), Limit("tenant:{tenant}", running=1))
     for tenant in ("a", "a", "a", "b", "b", "c"):
         send.using(tenant=tenant).enqueue()
     assert passing().admitted == 3
@@ -91,20 +58,20 @@ def test_of_several_limits_the_tightest_holds(
 def test_a_pass_that_was_waited_for_counts_what_the_other_one_let_in(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    _send(pgq, Limit("email", running=5)).enqueue_many([{"n": n} for n in range(20)])
+    sending(pgq, Limit("email", running=5)).enqueue_many([{"n": n} for n in range(20)])
     with psycopg.connect(database) as first, psycopg.connect(database, autocommit=True) as second:
         assert first.execute(ADMIT).fetchone()[1] == 5  # type: ignore[index]
         # While the first one is not committed the second does not count, and so does not let in.
         assert second.execute(ADMIT).fetchone()[:2] == (False, 0)  # type: ignore[index]
         first.commit()
         assert second.execute(ADMIT).fetchone()[:2] == (True, 0)  # type: ignore[index]
-    assert len(_in(database)) == 5
+    assert len(let_in(database)) == 5
 
 
 def test_passes_that_start_at_one_instant_let_in_no_more_than_one(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    send = _send(pgq, Limit("email", running=5))
+    send = sending(pgq, Limit("email", running=5))
     for _ in range(10):
         send.enqueue_many([{"n": n} for n in range(20)])
         start, ran = threading.Barrier(4), list[int]()
@@ -119,7 +86,7 @@ def test_passes_that_start_at_one_instant_let_in_no_more_than_one(
             thread.start()
         for thread in threads:
             thread.join()
-        assert sum(ran) == len(_in(database)) == 5
+        assert sum(ran) == len(let_in(database)) == 5
         rows(database, "delete from pgqueue.jobs")
 
 
@@ -134,7 +101,7 @@ def test_a_pass_that_could_not_see_what_others_let_in_is_refused(database: str, 
 def test_nothing_but_an_admission_lets_a_limited_job_be_claimed(
     database: str, pgq: PgQueue
 ) -> None:
-    _send(pgq, Limit("email", running=1)).enqueue()
+    sending(pgq, Limit("email", running=1)).enqueue()
     rows(database, "update pgqueue.jobs set state = 'queued', blocked_on = null")
     lanes = [Lane("default", 5)]
     claims = (
@@ -149,13 +116,13 @@ def test_nothing_but_an_admission_lets_a_limited_job_be_claimed(
 
 
 def test_tenants_take_turns(database: str, pgq: PgQueue, passing: Callable[..., Pass]) -> None:
-    send = _send(pgq, Limit("email", running=2))
+    send = sending(pgq, Limit("email", running=2))
     for tenant, count in (("noisy", 30), ("b", 3), ("c", 3), (None, 3)):
         send.using(tenant=tenant).enqueue_many([{"n": n} for n in range(count)])
     order: list[str | None] = []
     while len(order) < 16:
         passing("email")
-        for job_id in _in(database):
+        for job_id in let_in(database):
             order.append(value(database, "select tenant from pgqueue.jobs where id = %s", [job_id]))
             end(database, job_id)
     assert sorted(str(tenant) for tenant in order[:12]) == sorted(
@@ -167,13 +134,13 @@ def test_tenants_take_turns(database: str, pgq: PgQueue, passing: Callable[..., 
 def test_turns_go_on_where_they_were_even_when_each_pass_has_room_for_one(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    send = _send(pgq, Limit("email", running=1))
+    send = sending(pgq, Limit("email", running=1))
     for tenant in "abc":
         send.using(tenant=tenant).enqueue_many([{"n": n} for n in range(5)])
     order = ""
     for _ in range(9):
         passing()
-        (job_id,) = _in(database)
+        (job_id,) = let_in(database)
         order += value(database, "select tenant from pgqueue.jobs where id = %s", [job_id])
         end(database, job_id)
     assert order == "abcabcabc"
@@ -182,7 +149,7 @@ def test_turns_go_on_where_they_were_even_when_each_pass_has_room_for_one(
 def test_a_line_that_stands_before_a_full_limit_holds_up_no_other_tenant(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    send = _send(pgq, Limit("email", running=50), Limit("tenant:{tenant}", running=2))
+    send = sending(pgq, Limit("email", running=50), Limit("tenant:{tenant}", running=2))
     send.using(tenant="noisy").enqueue_many([{"n": n} for n in range(400)])
     passing()
     send.using(tenant="quiet").enqueue()
@@ -193,20 +160,37 @@ def test_a_line_that_stands_before_a_full_limit_holds_up_no_other_tenant(
     )
 
 
+def test_a_tenants_own_line_does_not_pass_by_the_turns_of_a_limit_that_all_share(
+    database: str, pgq: PgQueue, passing: Callable[..., Pass]
+) -> None:
+    # By name its own line comes first.
+    send = sending(pgq, Limit("a:{tenant}", running=4), Limit("mail", running=4))
+    send.using(tenant="noisy").enqueue_many([{"n": n} for n in range(40)])
+    passing()
+    for tenant in ("b", "c", "d"):
+        send.using(tenant=tenant).enqueue_many([{"n": n} for n in range(6)])
+    passing()
+    for job_id in let_in(database):
+        end(database, job_id)
+    passing("mail", "a:noisy")
+    query = "select distinct tenant from pgqueue.jobs where state = 'queued' order by 1"
+    assert {"b", "c", "d"} <= {tenant for (tenant,) in rows(database, query)}
+
+
 def test_jobs_of_a_paused_queue_or_an_unknown_task_hold_no_slot(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    send = _send(pgq, Limit("email", running=1))
+    send = sending(pgq, Limit("email", running=1))
     send.using(queue="quiet").enqueue()
     pgq.pause("quiet")
     assert passing().admitted == 0
-    assert _lines(database) == {"@queue:quiet": 1}
+    assert lines(database) == {"@queue:quiet": 1}
     send.using(queue="loud").enqueue()
     assert passing(tasks=("other",)).admitted == 0
-    assert _lines(database) == {"@queue:quiet": 1, "@worker:loud/send": 1}
+    assert lines(database) == {"@queue:quiet": 1, "@worker:loud/send": 1}
     assert passing().admitted == 1
     pgq.resume("quiet")
-    end(database, _in(database)[0])
+    end(database, let_in(database)[0])
     assert passing("email").admitted == 1
 
 
@@ -214,26 +198,26 @@ def test_an_admitted_job_that_nobody_claims_gives_its_slot_back(
     database: str, pgq: PgQueue, passing: Callable[..., Pass], clock: Clock
 ) -> None:
     rows(database, "update pgqueue.workers set heartbeat_at = pgqueue.clock() + interval '1 day'")
-    first, second = _send(pgq, Limit("email", running=1)).enqueue_many([{}, {}])
+    first, second = sending(pgq, Limit("email", running=1)).enqueue_many([{}, {}])
     passing()
-    assert _in(database) == [first]
+    assert let_in(database) == [first]
     clock.move(seconds=29)
     passing()
-    assert _in(database) == [first]
+    assert let_in(database) == [first]
     clock.move(seconds=2)
     passing()
-    assert _in(database) == [second]
+    assert let_in(database) == [second]
 
 
 def test_a_job_for_later_waits_for_its_time_and_then_for_its_limit(
     database: str, pgq: PgQueue, passing: Callable[..., Pass], clock: Clock
 ) -> None:
     rows(database, "update pgqueue.workers set heartbeat_at = pgqueue.clock() + interval '1 day'")
-    send = _send(pgq, Limit("email", running=1))
+    send = sending(pgq, Limit("email", running=1))
     send.using(delay=60).enqueue()
     passed = passing()
     assert (passed.admitted, round(passed.wait or 0)) == (0, 60)
-    assert _lines(database) == {"@run_at": 1}
+    assert lines(database) == {"@run_at": 1}
     clock.move(seconds=60)
     assert passing().admitted == 1
 
@@ -243,7 +227,7 @@ def test_a_rate_lets_in_no_more_than_start_in_its_period(
 ) -> None:
     rows(database, "update pgqueue.workers set heartbeat_at = pgqueue.clock() + interval '1 day'")
     rows(database, "select pgqueue.make_partitions()")
-    ids = _send(pgq, Limit("api", starts=2, per=10)).enqueue_many([{"n": n} for n in range(9)])
+    ids = sending(pgq, Limit("api", starts=2, per=10)).enqueue_many([{"n": n} for n in range(9)])
     # Admitted and not started counts as well: it may start at any time.
     assert [passing().admitted, passing().admitted] == [2, 0]
     for job_id in ids[:2]:
@@ -262,7 +246,7 @@ def test_an_operators_figure_holds_until_its_time_is_over(
     database: str, pgq: PgQueue, passing: Callable[..., Pass], clock: Clock
 ) -> None:
     rows(database, "update pgqueue.workers set heartbeat_at = pgqueue.clock() + interval '1 day'")
-    send = _send(pgq, Limit("tenant:{tenant}", running=1))
+    send = sending(pgq, Limit("tenant:{tenant}", running=1))
     send.using(tenant="acme").enqueue_many([{"n": n} for n in range(9)])
     send.using(tenant="bolt").enqueue_many([{"n": n} for n in range(9)])
     pgq.set_limit("tenant:acme", running=3, lasting=60)
@@ -291,7 +275,7 @@ def test_a_queue_can_be_limited_without_code(
     pgq.set_limit("queue:mail", running=2)
     send.enqueue_many([{}] * 5)
     assert passing().admitted == 2
-    assert _lines(database) == {"queue:mail": 4}
+    assert lines(database) == {"queue:mail": 4}
     assert pgq.reset_limit("queue:mail")
     assert passing().admitted == 4
     # And those that come after are no business of ours.
@@ -301,7 +285,7 @@ def test_a_queue_can_be_limited_without_code(
 def test_check_tells_a_limit_that_is_exceeded(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    ids = _send(pgq, Limit("email", running=2), Limit("api", starts=1, per=5)).enqueue_many(
+    ids = sending(pgq, Limit("email", running=2), Limit("api", starts=1, per=5)).enqueue_many(
         [{}] * 3
     )
     passing()
@@ -324,7 +308,7 @@ def test_check_tells_a_limit_that_is_exceeded(
 def test_why_names_the_limit_its_holders_and_the_place_in_the_line(
     pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    send = _send(pgq, Limit("email", running=2)).using(tenant="acme")
+    send = sending(pgq, Limit("email", running=2)).using(tenant="acme")
     ids = send.enqueue_many([{"n": n} for n in range(5)])
     (cause,) = pgq.why(ids[4])
     assert cause.cause == "admission"
@@ -337,71 +321,10 @@ def test_why_names_the_limit_its_holders_and_the_place_in_the_line(
     assert cause.details["holders"] == ids[:2]
 
 
-def test_jobs_of_one_key_go_one_after_another_in_the_order_of_their_times(
-    database: str, pgq: PgQueue, passing: Callable[..., Pass]
-) -> None:
-    send = _send(pgq, ordered_by="customer:{customer}")
-    first, other = send.enqueue(customer="a").id, send.enqueue(customer="b").id
-    second, third = (send.enqueue(customer="a").id for _ in range(2))
-    passing()
-    assert set(_in(database)) == {first, other}
-    # It comes back, and keeps its place.
-    rows(
-        database,
-        "update pgqueue.jobs set state = 'blocked', blocked_on = '@new', admitted_seq = null, "
-        "run_at = now() + interval '1 hour' where id = %s",
-        [first],
-    )
-    assert passing().admitted == passing().admitted == 0
-    assert (
-        pgq.why(third)[0].message == "jobs of 'customer:a' run one after another: 1 wait before it"
-    )
-    end(database, first)
-    assert passing("ordered:customer:a").admitted == 1
-    assert second in _in(database)
-
-
-@pytest.mark.parametrize("policy", ["pass", "hold"])
-def test_a_job_that_failed_for_good_holds_its_order_or_lets_it_pass(
-    database: str, pgq: PgQueue, passing: Callable[..., Pass], policy: str
-) -> None:
-    send = _send(pgq, ordered_by=Order("customer:{customer}", on_failure=policy))
-    first, second = (send.enqueue(customer="a").id for _ in range(2))
-    passing()
-    end(database, first, state="failed")
-    with connect(database) as connection:
-        connection.execute(pgq.sql["hold_orders"], {"ids": [first]})
-    if policy == "pass":
-        assert passing().admitted == 1
-        return
-    assert passing().admitted == 0
-    assert pgq.why(second)[0].cause == "order-held"
-    assert pgq.retry(first).retried == (first,)
-    passing()
-    assert _in(database) == [first]
-    end(database, first)
-    passing("ordered:customer:a")
-    assert _in(database) == [second]
-
-
-def test_a_held_order_goes_on_when_the_failed_job_is_deleted(
-    database: str, pgq: PgQueue, passing: Callable[..., Pass]
-) -> None:
-    send = _send(pgq, ordered_by=Order("customer:{customer}", on_failure="hold"))
-    first, _ = (send.enqueue(customer="a").id for _ in range(2))
-    passing()
-    end(database, first, state="failed")
-    with connect(database) as connection:
-        connection.execute(pgq.sql["hold_orders"], {"ids": [first]})
-    assert passing().admitted == 0
-    pgq.delete(first)
-    assert passing().admitted == 1
-
-
 def test_a_job_enqueued_from_sql_has_the_limits_of_its_task(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    _send(pgq, Limit("to:{customer}", running=1), Limit("tenant:{tenant}", running=9)).enqueue()
+    sending(pgq, Limit("to:{customer}", running=1), Limit("tenant:{tenant}", running=9)).enqueue()
     rows(database, "select pgqueue.enqueue('send', '{\"customer\": \"x\"}', tenant => 'acme')")
     query = "select limits from pgqueue.jobs order by id desc limit 1"
     assert value(database, query) == ["to:x", "tenant:acme"]
@@ -410,21 +333,10 @@ def test_a_job_enqueued_from_sql_has_the_limits_of_its_task(
 def test_a_replaced_job_is_admitted_anew(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
-    send = _send(pgq, Limit("to:{customer}", running=1))
+    send = sending(pgq, Limit("to:{customer}", running=1))
     job = send.using(unique_key="k").enqueue(customer="a")
     passing()
     again = send.using(unique_key="k", unique_mode="replace").enqueue(customer="b")
     assert (again.id, again.state) == (job.id, "blocked")
     assert value(database, "select limits from pgqueue.jobs") == ["to:b"]
     assert passing().admitted == 1
-
-
-def test_an_order_needs_its_key(pgq: PgQueue, database: str) -> None:
-    @pgq.task(name="send", ordered_by="customer:{customer}")
-    def send(customer: str | None = None) -> None: ...
-
-    with pytest.raises(
-        psycopg.errors.InvalidParameterValue, match=r"ordered_by names \{customer\}"
-    ):
-        send.enqueue()
-    assert value(database, "select count(*) from pgqueue.jobs") == 0

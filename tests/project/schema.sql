@@ -391,9 +391,22 @@ begin
   );
   reached := case when cardinality(lines) = 64 then lines[64] else '' end;
   lines := array(
-    select distinct names.name
+    select names.name
     from unnest(lines || named || arrived_at) as names (name)
     where not starts_with(names.name, '@')
+    group by names.name
+    order by
+      -- Those of one tenant last: before, they would take the slots of limits that he shares with
+      -- others without waiting for his turn there.
+      (
+        select strpos(names.name, tenant) > 0
+        from "pgqueue".jobs
+        where blocked_on collate "C" = names.name
+        order by coalesce(tenant, '') desc
+        limit 1
+      ) is true,
+      -- A pass may end before it has seen all: not always the same ones are to be left.
+      random()
   );
 
   foreach line in array lines loop
@@ -684,7 +697,7 @@ CREATE FUNCTION pgqueue.clock_now() RETURNS timestamp with time zone
     LANGUAGE sql PARALLEL SAFE
     AS $$select clock_timestamp()$$;
 
-CREATE FUNCTION pgqueue.deliver_events(most integer DEFAULT 500, OUT woken bigint, OUT has_more boolean, OUT has_waiters boolean) RETURNS record
+CREATE FUNCTION pgqueue.deliver_events(most integer DEFAULT 500, OUT woken bigint, OUT delivered bigint, OUT has_more boolean, OUT has_waiters boolean) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET enable_seqscan TO 'off'
@@ -698,13 +711,14 @@ declare
   is_left boolean;
 begin
   woken := 0;
+  delivered := 0;
   has_more := false;
   for came in
     select id, name, key, payload, created_at
     from "pgqueue".events
     where delivered_at is null
     order by created_at, id
-    limit 200
+    limit 500
     for update skip locked
   loop
     is_left := false;
@@ -759,6 +773,7 @@ begin
       update "pgqueue".events
       set delivered_at = "pgqueue".clock_now()
       where events.id = came.id;
+      delivered := delivered + 1;
     end if;
     exit when woken >= deliver_events.most;
   end loop;
@@ -2831,7 +2846,7 @@ CREATE INDEX windows_open ON pgqueue.windows USING btree (schedule_id, id) WHERE
 
 CREATE INDEX workflow_nodes_order ON pgqueue.workflow_nodes USING btree (workflow_id, job_id);
 
-CREATE INDEX workflow_nodes_waiting ON pgqueue.workflow_nodes USING btree (waits_for) WHERE (waits_for IS NOT NULL);
+CREATE INDEX workflow_nodes_waiting ON pgqueue.workflow_nodes USING btree (waits_for, job_id) WHERE (waits_for IS NOT NULL);
 
 CREATE INDEX workflows_finished ON pgqueue.workflows USING btree (finished_at) WHERE (finished_at IS NOT NULL);
 

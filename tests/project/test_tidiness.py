@@ -13,7 +13,11 @@ FILE_LINES = 400
 FUNCTION_LINES = 40
 
 _COLUMNS = "a list of columns is read from top to bottom, like the table it is"
-LONG_FUNCTIONS = {"pgqueue/db/tables.py": _COLUMNS, "pgqueue/pipeline/tables.py": _COLUMNS}
+LONG_FUNCTIONS = {
+    "pgqueue/db/flow_tables.py": _COLUMNS,
+    "pgqueue/db/tables.py": _COLUMNS,
+    "pgqueue/pipeline/tables.py": _COLUMNS,
+}
 """File and why its functions may be longer."""
 
 LONG_FILES: dict[str, str] = {"pgqueue/db/tables.py": _COLUMNS}

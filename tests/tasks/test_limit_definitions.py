@@ -122,8 +122,8 @@ TASKS: dict[str, tuple[dict[str, Any], str]] = {
     "one instead of a list": (
         {"limits": Limit("email", running=1)},
         (
-            "task 'send': limits Limit(name='email', running=1, starts=None, per=None) "
-            "is not valid: a list of Limit(…)"
+            "task 'send': limits Limit(name='email', running=1, starts=None, per=None) is not "
+            "valid: a list of Limit(…)"
         ),
     ),
     "a name alone": (

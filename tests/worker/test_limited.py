@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import psycopg
 import pytest
 
+from endings import worker
 from pgqueue import Fail, Job, Limit, Order, PgQueue, Retry, Snooze
-from proving import rows, states, value
+from pgqueue.worker.admission import AGAIN_AFTER, Admission
+from pgqueue.worker.hand import Hand
+from pgqueue.worker.link import Link
+from proving import rows, states, until, value
 
 
 class Counter:
@@ -147,3 +152,77 @@ async def test_windows_of_a_limited_task_are_limited(pgq: PgQueue, database: str
     )
     await _burst(pgq)
     assert value(database, "select count(*) from pgqueue.finished_jobs where limits = '{one}'") >= 2
+
+
+async def test_jobs_with_limits_are_never_fetched_ahead(pgq: PgQueue, database: str) -> None:
+    gate = asyncio.Event()
+    query = "select count(*) from pgqueue.jobs where state = 'running'"
+
+    @pgq.task(limits=[Limit("many", running=100)])
+    async def quick(n: int) -> None: ...
+
+    @pgq.task(limits=[Limit("many", running=100)])
+    async def slow(n: int) -> None:
+        await gate.wait()
+
+    # From the quick ones the worker learns that it could fetch many ahead.
+    quick.using(priority=9).enqueue_many([{"n": n} for n in range(40)])
+    slow.enqueue_many([{"n": n} for n in range(40)])
+    running = asyncio.create_task(pgq.worker(burst=True, concurrency=2).run())
+    ended = "select count(*) from pgqueue.finished_jobs"
+    await asyncio.to_thread(until, lambda: rows(database, ended) == [(40,)])
+    await asyncio.to_thread(until, lambda: rows(database, query) == [(2,)])
+    await asyncio.sleep(0.2)
+    assert rows(database, query) == [(2,)]
+    gate.set()
+    await asyncio.wait_for(running, 60)
+    assert states(database) == {"completed": 80}
+
+
+async def test_a_pass_that_met_another_is_tried_again_until_one_of_its_own_ran(
+    pgq: PgQueue, database: str
+) -> None:
+    @pgq.task(limits=[Limit("one", running=1)])
+    async def work() -> None: ...
+
+    work.enqueue()
+    worker(database, tasks=["work"])
+    hand, link, let_in = Hand(), Link("test", lambda: database), list[int]()
+    admission = Admission(
+        pgq.sql,
+        link,
+        pgq.settings,
+        hand,
+        queues=(),
+        has_room=lambda _: True,
+        let_in=lambda: let_in.append(1),
+    )
+    hand.freed = {"one"}
+    with psycopg.connect(database) as other:
+        # It has counted, and sees nothing of what ends from now on.
+        other.execute(
+            "select pg_advisory_xact_lock("
+            "hashtextextended('pgqueue.jobs'::regclass::oid::text || ' admission', 0))"
+        )
+        assert await admission.turn() <= 1.25 * AGAIN_AFTER
+        assert (let_in, hand.freed) == ([], {"one"})
+    assert await admission.turn() > AGAIN_AFTER
+    assert (let_in, hand.freed) == ([1], set())
+    await link.close()
+
+
+async def test_a_limit_of_none_stops_what_it_limits_until_it_is_reset(
+    pgq: PgQueue, database: str
+) -> None:
+    @pgq.task(limits=[Limit("one", running=1)])
+    async def work() -> None: ...
+
+    job = work.enqueue()
+    pgq.set_limit("one", running=0)
+    await _burst(pgq)
+    assert states(database) == {"blocked": 1}
+    worker(database, tasks=["work"])
+    assert "its 0 slots are all there are" in pgq.why(job.id)[0].message
+    pgq.reset_limit("one")
+    await _burst(pgq)
+    assert states(database) == {"completed": 1}

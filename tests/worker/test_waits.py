@@ -128,6 +128,22 @@ async def test_any_language_emits_with_sql(database: str, pgq: PgQueue) -> None:
         assert await result_of(job) == {"by": "sql"}
 
 
+async def test_events_that_piled_up_while_no_worker_ran_hold_up_nobody(
+    database: str, pgq: PgQueue
+) -> None:
+    job = waiter(pgq).enqueue(key="last")
+    await asyncio.wait_for(pgq.worker(burst=True, scheduler=False).run(), 30)
+    rows(
+        database,
+        "insert into pgqueue.events (name, key) select 'paid', n::text "
+        "from generate_series(1, 10000) as n",
+    )
+    pgq.emit("paid", "last", 1)
+    await asyncio.wait_for(pgq.worker(burst=True, scheduler=False).run(), 60)
+    assert await result_of(job) == 1
+    assert value(database, "select count(*) from pgqueue.events where delivered_at is null") == 0
+
+
 async def test_a_burst_does_not_end_before_an_event_has_woken_its_waiter(pgq: PgQueue) -> None:
     job = waiter(pgq).enqueue(key="7")
     await asyncio.wait_for(pgq.worker(burst=True, scheduler=False).run(), 30)

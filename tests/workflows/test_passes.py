@@ -131,6 +131,24 @@ def test_a_long_chain_is_called_off_by_one_failure(pgq: PgQueue, database: str) 
     assert outcome(database, made) == "failed"
 
 
+def test_a_grandchild_goes_by_how_its_parent_ended_and_not_by_how_it_might_have(
+    pgq: PgQueue, database: str
+) -> None:
+    """The parent has a failed and a cancelled parent at once, and its policies differ."""
+    wf = pgq.workflow("doubt")
+    wf.add("a", job())
+    wf.add("b", job())
+    wf.add("p", job(), after=["a", "b"], parent_failed="fail", parent_cancelled="cancel")
+    wf.add("c", job(), after="p", parent_failed="cancel", parent_cancelled="fail")
+    made = wf.enqueue()
+    end(database, made.jobs["a"], state="failed")
+    end(database, made.jobs["b"], state="cancelled")
+    passed(pgq)
+    assert states(database, made) == {
+        "a": "failed", "b": "cancelled", "p": "failed", "c": "cancelled",
+    }  # fmt: skip
+
+
 def test_a_callback_runs_once_all_have_ended_in_whatever_way(pgq: PgQueue, database: str) -> None:
     wf = pgq.workflow("group")
     wf.group("part", [job() for _ in range(4)], callback=job())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -13,12 +14,14 @@ import pytest
 from endings import end, worker
 from pgqueue import (
     Job,
+    Limit,
     Parents,
     PgQueue,
 )
 from pgqueue.db.run import run
 from pgqueue.engine.sweep import sweep
 from proving import rows, until, value
+from workflows import apart
 from workflows.flows import job, outcome, passed, states
 
 
@@ -94,6 +97,25 @@ async def test_a_child_that_ignores_failures_sees_who_failed(pgq: PgQueue) -> No
         "given": [0, 20],
         "outcomes": {"part[0]": "completed", "part[1]": "failed", "part[2]": "completed"},
     }
+
+
+async def test_a_handler_in_a_process_of_its_own_is_handed_them_too(pgq: PgQueue) -> None:
+    pytest.importorskip("pebble", reason='isolation="process" needs the extra `process`')
+
+    @pgq.task
+    async def number(n: int) -> int:
+        return n
+
+    total = pgq.task(isolation="process")(apart.total_apart)
+    wf = pgq.workflow("apart")
+    wf.add("a", number.payload(n=1))
+    wf.add("b", number.payload(n=2))
+    wf.add("sum", total.payload(), after=["a", "b"])
+    made = wf.enqueue()
+    await work(pgq)
+    found, pid = await pgq.get_job(made.jobs["sum"]).aresult(timeout=5)
+    assert found == 3
+    assert pid != os.getpid()
 
 
 async def test_a_job_without_parents_is_handed_none(pgq: PgQueue) -> None:
@@ -293,3 +315,16 @@ def test_a_child_with_limits_is_blocked_when_its_parents_are_done(
     passed(pgq)
     assert states(database, made)["b"] == "blocked"
     assert value(database, "select limits from pgqueue.jobs") == ["email"]
+
+
+def test_limits_that_code_declares_hold_in_a_workflow_too(pgq: PgQueue, database: str) -> None:
+    """Before any worker has stored what is declared."""
+
+    @pgq.task(limits=[Limit("of:{tenant}", running=1)])
+    def send() -> None: ...
+
+    wf = pgq.workflow("limited")
+    wf.add("a", send.using(tenant="acme").payload())
+    made = wf.enqueue()
+    assert states(database, made) == {"a": "blocked"}
+    assert value(database, "select limits from pgqueue.jobs") == ["of:acme"]

@@ -1,0 +1,68 @@
+"""pgq limits: list, set, reset, check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+Run = Callable[..., Any]
+
+pytestmark = pytest.mark.usefixtures("app", "rows")
+
+
+def test_a_limit_is_set_for_a_while_listed_and_taken_back(pgq_command: Run) -> None:
+    said = pgq_command("limits", "set", "tenant:acme", "--running", "10", "--for", "1h", "--json")
+    assert said.code == 0, said.err
+    (found,) = json.loads(said.out)
+    assert (found["name"], found["running"], found["used"], found["free"]) == (
+        "tenant:acme",
+        10,
+        0,
+        10,
+    )
+    assert found["until"] is not None
+    assert json.loads(pgq_command("limits", "list", "--json").out) == [found]
+    assert "tenant:acme" in pgq_command("limits", "list").out
+    assert pgq_command("limits", "reset", "tenant:acme").out == "limit tenant:acme is as declared\n"
+    assert pgq_command("limits", "reset", "tenant:acme").out == "limit tenant:acme was not set\n"
+
+
+def test_check_exits_with_1_where_a_limit_is_exceeded(pgq_command: Run, database: str) -> None:
+    assert pgq_command("limits", "set", "email", "--running", "1").code == 0
+    said = pgq_command("limits", "check")
+    assert (said.code, said.out) == (0, "no limit is exceeded\n")
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "insert into pgqueue.jobs (task, queue, limits, admitted_seq, run_at) "
+            "select 'add', 'default', '{email}', n, now() + interval '1 s' "
+            "from generate_series(1, 2) as n"
+        )
+    said = pgq_command("limits", "check")
+    assert said.code == 1
+    assert said.out.startswith("email: 2 of 1 jobs at once: (")
+    (found,) = json.loads(pgq_command("limits", "check", "--json").out)
+    assert (found["name"], found["allowed"], found["found"]) == ("email", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("email",), "limit 'email' limits nothing: give running, or starts and per"),
+        (("email", "--starts", "3"), "starts and per belong together"),
+        (("email", "--running", "1", "--for", "soon"), "--for 'soon' is not a time"),
+        (("@new", "--running", "1"), "it begins with a letter or a digit"),
+        (("queue:a b", "--running", "1"), "queue name 'a b' is not valid"),
+        (("user:{id}", "--running", "1"), "is declared by no task"),
+        (("ordered:x", "--running", "1"), "'ordered:x' is an order"),
+    ],
+)
+def test_what_cannot_be_set_is_refused(
+    pgq_command: Run, arguments: tuple[str, ...], message: str
+) -> None:
+    said = pgq_command("limits", "set", *arguments)
+    assert said.code == 2
+    assert message in " ".join(said.err.split())
