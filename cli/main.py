@@ -117,6 +117,9 @@ def _report(error: Exception) -> int:
     from pgqueue.errors import ConfigError, PayloadInvalid, PgQueueError, TaskUnknown
 
     usage = (ConfigError, PayloadInvalid, TaskUnknown)
+    # SQLAlchemy adds the whole statement, which may be a migration.
+    cause = getattr(error, "orig", None)
+    error = cause if isinstance(cause, psycopg.Error) else error
     message = str(error).strip()
     if isinstance(error, PgQueueError):
         line = message

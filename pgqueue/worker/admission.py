@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pgqueue.engine.limits import Pass, Place, admit
 from pgqueue.engine.notify import ring
+from pgqueue.events import DutyFailed, emit
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand
-from pgqueue.worker.link import Link
+from pgqueue.worker.link import Link, LinkDown
 
 AGAIN_AFTER = 0.02
 """Seconds after which a pass is tried again where somebody else was at it: that one may have
@@ -81,7 +82,13 @@ class Admission:
     async def brings(self, link: Link) -> bool:
         """For a burst: whether a look for more is worth it. Waits while slots are held or a rate is
         used up, here or elsewhere; not for what only a person or another worker can let go."""
-        passed = await self.try_once(link)
+        try:
+            passed = await self.try_once(link)
+        except LinkDown:
+            return True  # the link comes back by itself: look again
+        except Exception as error:  # noqa: BLE001 - told, and a burst has to end all the same
+            emit(DutyFailed("admission", f"{type(error).__name__}: {error}"))
+            return False
         if not passed.ran:
             await asyncio.sleep(AGAIN_AFTER)
             return True

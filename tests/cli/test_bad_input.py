@@ -358,6 +358,18 @@ def test_a_later_revision_is_not_migrated(
     assert (said.code, said.out, said.err) == (1, "", f"pgq: {line}\n")
 
 
+def test_what_the_database_refuses_of_a_migration_is_one_short_line(
+    pgq_command: Run, empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(empty_database) as connection:
+        connection.execute("create schema pgqueue")
+        connection.execute("create table pgqueue.jobs (id bigint)")
+    monkeypatch.setenv("PGQUEUE_DATABASE_URL", empty_database)
+    said = pgq_command("migrate")
+    refused = 'pgq: the database refused: relation "jobs" already exists\n'
+    assert (said.code, said.out, said.err) == (1, "", refused)
+
+
 BROKEN_APPS = {
     "import nothing_there": "No module named 'nothing_there'",
     "1 / 0": "ZeroDivisionError: division by zero (PGQUEUE_DEBUG=1 shows where)",
