@@ -127,8 +127,7 @@ class Worker:
 
     @property
     def has_lingering_handlers(self) -> bool:
-        """Whether handlers still run that did not heed their end; only leaving the process ends
-        them."""
+        """Whether handlers run on that did not heed their end; only the process's end ends them."""
         return bool(self._conveyor.runner.lingering) or self._conveyor.slots.is_busy
 
     # -- life ------------------------------------------------------------------
