@@ -242,6 +242,7 @@ with
         where page.created_at < pgqueue.clock() - interval '1 day' - (
           select coalesce(max(keep), interval '0')
           from pgqueue.retention
+          where state_group <> 'windows'
         )
       ) as old
       where not exists (select from pgqueue.jobs where jobs.id = old.job_id)

@@ -196,6 +196,7 @@ with
     where finished_at < pgqueue.clock() - interval '1 day' - (
       select coalesce(max(keep), interval '0')
       from pgqueue.retention
+      where state_group <> 'windows'
     )
     order by finished_at
     limit 10
