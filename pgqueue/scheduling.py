@@ -83,8 +83,9 @@ class Scheduling(ABC):
 
         With `connection` it is part of your transaction. `by`: who acts.
         """
+        operator = acting(by)
         given = None if connection is None else borrowed(connection)
-        steps = store.put_schedule(self.sql, self._schedule(name=name, **definition), acting(by))
+        steps = store.put_schedule(self.sql, self._schedule(name=name, **definition), operator)
         if given is not None and not commits_itself(given):
             return self._run(steps, given)
         return self._run(self._told(steps), given)
@@ -93,8 +94,9 @@ class Scheduling(ABC):
         self, name: str, *, connection: Any = None, by: Operator | None = None, **definition: Any
     ) -> Stored:
         """`put_schedule` for async code."""
+        operator = acting(by)
         given = None if connection is None else await aborrowed(connection)
-        steps = store.put_schedule(self.sql, self._schedule(name=name, **definition), acting(by))
+        steps = store.put_schedule(self.sql, self._schedule(name=name, **definition), operator)
         if given is not None and not commits_itself(given):
             return await self._arun(steps, given)
         return await self._arun(self._told(steps), given)

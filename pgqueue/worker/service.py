@@ -143,10 +143,13 @@ class Worker:
         self._pools.resize(self._concurrency + 1)
         if self._options.health_port is not None:
             self._health = HealthServer(self, self._options.health_host, self._options.health_port)
+        # Before our row is there: whoever sees it may send a signal.
+        undo_signals = self.take_signals(self.stop)
         try:
             await asyncio.to_thread(self._enter)
             await self._live()
         finally:
+            undo_signals()
             if self._health is not None:
                 self._health.stop()
 
@@ -160,7 +163,6 @@ class Worker:
         )
         self._chores = self._new_chores()
         self._upkeep = Upkeep(self._duties(), self._upkeep_link.connected)
-        undo_signals = self.take_signals(self.stop)
         self._heart.start()
         if self._health is not None:
             self._health.start()
@@ -168,7 +170,6 @@ class Worker:
         try:
             await self._work()
         finally:
-            undo_signals()
             await self._leave()
 
     def stop(self, reason: str = "asked to") -> None:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+
+import pytest
+
 from pgqueue import PgQueue, State
+from pgqueue.events import WorkerStopping
+from pgqueue.worker.service import Worker
+from proving import Recorder, value
 
 
 async def test_a_worker_told_to_stop_before_it_has_started_leaves_at_once(pgq: PgQueue) -> None:
@@ -17,3 +26,18 @@ async def test_a_worker_told_to_stop_before_it_has_started_leaves_at_once(pgq: P
     assert pgq.get_job(job.id).state is State.QUEUED
     with pgq.connection() as connection:
         assert connection.execute("select count(*) from pgqueue.workers").fetchone() == (0,)
+
+
+async def test_a_signal_between_the_entry_and_the_first_claim_is_an_ordinary_end(
+    database: str, pgq: PgQueue, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter = Worker._enter
+
+    def enter_and_meet_a_signal(worker: Worker) -> None:
+        enter(worker)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Worker, "_enter", enter_and_meet_a_signal)
+    await asyncio.wait_for(pgq.worker().run(), 20)
+    assert [event.reason for event in recorder.of(WorkerStopping)] == ["SIGTERM"]
+    assert value(database, "select count(*) from pgqueue.workers") == 0
