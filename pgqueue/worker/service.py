@@ -42,7 +42,6 @@ from pgqueue.worker.ticker import Ticker
 from pgqueue.worker.upkeep import Duty, Upkeep
 from pgqueue.worker.waiting import ended
 
-ALL_QUEUES = ("*",)
 WATCH_EVERY = 0.5
 CANCEL_GRACE = 5.0
 """Seconds that cancelled handlers get to wind up before the process leaves without them."""
@@ -272,7 +271,7 @@ class Worker:
         emit(
             WorkerStarted(
                 worker_id=self._id,
-                queues=self._options.queues or ALL_QUEUES,
+                queues=self._options.queues or ("*",),
                 concurrency=self._concurrency,
                 tasks=tuple(self._tasks.names()),
                 database=described_target(self._conninfo()),
