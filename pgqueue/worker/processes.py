@@ -169,12 +169,13 @@ class _Slot:
         self._future: ProcessFuture[Answer] | None = None
         self._groups: set[int] = set()
         self._pid: int | None = None
+        """The child: the one that was born last, until one says that it has begun."""
         self.started = False
         """Whether the child has begun with the job that it was given."""
 
     async def ask(self, asked: Call) -> Answer:
         """Let the child run it; raises ProcessExpired or BrokenProcessPool when it died."""
-        self.started, self._pid = False, None
+        self.started = False
         loop = asyncio.get_running_loop()
         try:
             schedule = self._pool.schedule
@@ -227,6 +228,7 @@ class _Slot:
                 words = json.loads(self._ours.recv(1 << 17))
                 if words[0] == BORN:
                     self._groups.add(words[1])
+                    self._pid = words[1]
                     continue
                 if not self.started:
                     self.started, self._pid = True, words[1]

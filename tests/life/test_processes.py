@@ -23,6 +23,7 @@ from proving import Recorder, rows, until, value
 pytest.importorskip("pebble", reason='isolation="process" needs the extra `process`')
 
 MEMORY = 2_000_000_000
+RUNNING = "select count(*) from pgqueue.jobs where state = 'running'"
 
 
 @pytest.fixture
@@ -60,6 +61,21 @@ async def test_the_result_comes_back_and_the_process_is_used_again(
         second = await app.enqueue("add", {"a": 3, "b": 4}).aresult(20)
     assert (first["sum"], second["sum"]) == (3, 7)
     assert first["pid"] == second["pid"] != os.getpid()
+
+
+async def test_a_child_that_dies_as_it_is_handed_a_job_does_not_keep_it(
+    app: PgQueue, working: Any, database: str
+) -> None:
+    async with working():
+        first = await app.enqueue("add", {"a": 1, "b": 2}).aresult(20)
+        os.kill(first["pid"], signal.SIGSTOP)  # it reads nothing more
+        job = app.enqueue("add", {"a": 3, "b": 4})
+        await asyncio.to_thread(until, lambda: value(database, RUNNING))
+        await asyncio.sleep(0.5)  # by then the job lies in its pipe; sooner, it is given to another
+        os.kill(first["pid"], signal.SIGKILL)
+        second = await job.aresult(20)
+    assert second["sum"] == 7
+    assert second["pid"] != first["pid"]
 
 
 @pytest.mark.parametrize("task", ["hang", "hang-in-c"])
