@@ -302,6 +302,7 @@ language plpgsql
 set search_path = pg_catalog
 -- Whatever the statistics say, and whatever the caller has set.
 set enable_seqscan = off
+set jit = off
 set plan_cache_mode = force_generic_plan
 as $body$
 declare

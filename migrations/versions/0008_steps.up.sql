@@ -124,6 +124,7 @@ create function pgqueue.deliver_events(
   set search_path = pg_catalog
   -- By stale statistics many wait, and the first of them would be looked for in the whole table.
   set enable_seqscan = off
+  set jit = off
   set plan_cache_mode = force_generic_plan
   as $body$
 #variable_conflict use_column

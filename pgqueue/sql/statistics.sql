@@ -3,6 +3,7 @@
 -- name: count_by_index
 select
   set_config('enable_seqscan', 'off', true),
+  set_config('jit', 'off', true),
   set_config('enable_bitmapscan', 'off', true),
   set_config('enable_sort', 'off', true)
 

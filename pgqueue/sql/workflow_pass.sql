@@ -32,6 +32,7 @@ limit %(n)s
 select
   set_config('synchronous_commit', 'off', true),
   set_config('enable_seqscan', 'off', true),
+  set_config('jit', 'off', true),
   set_config('enable_bitmapscan', 'off', true)
 
 -- A pass over workflows, in a transaction of its own. Its statements are apart on purpose: each sees

@@ -10,10 +10,11 @@ import psycopg
 import pytest
 
 from pgqueue import PgQueue
-from pgqueue.engine.claim import LANE_START, Lane, claim_jobs, find_lanes
+from pgqueue.engine.claim import LANE_START, STEADY, Lane, claim_jobs, find_lanes
 from pgqueue.engine.finish import outcome_statements
 from pgqueue.engine.rescue import Sql
 from pgqueue.job import Ended, Requeued, State
+from proving import rows
 
 MANY = 10_000
 STALE = ("empty", "all running", "none", "one page")
@@ -218,3 +219,18 @@ def test_due_schedules_are_found_by_their_index(pgq: PgQueue) -> None:
     assert "schedules_due" in _indexes(nodes)
     scans = [node for node in nodes if node.get("Relation Name") == "schedules"]
     assert "Seq Scan" not in {node["Node Type"] for node in scans}
+
+
+def test_what_forbids_a_plan_forbids_its_compilation_too(pgq: PgQueue, database: str) -> None:
+    """A forbidden plan that is the only one has a cost of 1e10, and where the server can compile
+    plans it would: a quarter of a second for each look. Not every server can, so this is a rule."""
+    found = rows(
+        database,
+        "select proname from pg_proc where pronamespace = 'pgqueue'::regnamespace "
+        "and 'enable_seqscan=off' = any(proconfig) and not 'jit=off' = any(proconfig)",
+    )
+    assert found == []
+    assert STEADY["enable_seqscan"] == STEADY["jit"] == "off"
+    forbidding = [text for text in pgq.sql.values() if "'enable_seqscan'" in text]
+    assert len(forbidding) >= 1
+    assert all("'jit'" in text for text in forbidding)

@@ -116,6 +116,7 @@ CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive dou
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
@@ -701,6 +702,7 @@ CREATE FUNCTION pgqueue.deliver_events(most integer DEFAULT 500, OUT woken bigin
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
