@@ -9,7 +9,9 @@ _TABLE = (
     "name text not null, change integer not null)"
 )
 
-# Claims are stamped before they are committed, and ends, too: what follows an end is later.
+# Ends are stamped before they are committed: what follows an end is later. A claim has the time that
+# its row says: that of the trigger came up to 5 ms after it on a busy machine, more for some than
+# for others, which made eleven starts in a second of ten.
 _FUNCTION = """
 create function public.record() returns trigger language plpgsql as $$
 begin
@@ -19,7 +21,7 @@ begin
   end if;
   if tg_op = 'UPDATE' and new.state = 'running' and new.lease is distinct from old.lease then
     insert into public.record (at, job_id, name, change)
-    values (clock_timestamp(), new.id, new.limits[1], 1);
+    values (new.started_at, new.id, new.limits[1], 1);
   end if;
   return coalesce(new, old);
 end $$
