@@ -54,7 +54,8 @@ create table pgqueue.events (
 )
 with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
-create index events_of_key on pgqueue.events (name, key, id);
+-- By time, so that a look begins where the waiting job does, and not a month before.
+create index events_of_key on pgqueue.events (name, key, created_at, id);
 
 -- Not by id: the planner would walk the primary key through all that were delivered.
 create index events_undelivered on pgqueue.events (created_at, id) where delivered_at is null;

@@ -111,7 +111,7 @@ def step_tables(metadata: MetaData) -> None:
         Column("delivered_at", TIME),
         PrimaryKeyConstraint("id", name="events_pkey"),
     )
-    Index("events_of_key", events.c.name, events.c.key, events.c.id)
+    Index("events_of_key", events.c.name, events.c.key, events.c.created_at, events.c.id)
     is_new, is_old = text("delivered_at is null"), text("delivered_at is not null")
     Index("events_undelivered", events.c.created_at, events.c.id, postgresql_where=is_new)
     Index("events_delivered", events.c.delivered_at, postgresql_where=is_old)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
+
 from pgqueue.db.run import Rows, Statement, Steps
 from pgqueue.errors import ConfigError, LeaseLost
 from pgqueue.job import Json, Requeued
@@ -105,7 +107,7 @@ class StepBook:
                 f"and is for {event!r} of {key!r} now: give each wait a name of its own"
             )
         asked = {"id": job_id, "lease": lease, "name": name, "event": event, "key": key}
-        yield Statement(self._sql["take_event"], asked)
+        yield from self._take(asked)
         standing = yield from self._read(job_id, name)
         left = standing.seconds_left
         if standing.is_over or left is None or left > 0:
@@ -115,6 +117,14 @@ class StepBook:
         if not closed.is_over:
             raise LeaseLost(job_id, lease)
         return closed
+
+    def _take(self, asked: Mapping[str, Any]) -> Steps[None]:
+        while True:
+            try:
+                yield Statement(self._sql["take_event"], asked)
+            except psycopg.errors.UniqueViolation:
+                continue  # another wait of the job got that one just now: the next look sees it
+            return
 
     def _read(self, job_id: int, name: str) -> Steps[Standing]:
         (row,) = yield Statement(self._sql["read_wait"], {"id": job_id, "name": name})

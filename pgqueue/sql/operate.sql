@@ -112,14 +112,14 @@ with
     left join unnest(%(tasks)s::text[], %(tries)s::integer[]) as policy (task, tries)
       on policy.task = held.task
   ),
-  -- Nodes of workflows wait for those of their parents that have not ended.
+  -- Nodes of workflows wait for those of their parents that have not ended, or come back with them.
   open_parents as materialized (
     select edges.child_id as id, max(edges.parent_id) as waits_for
     from targets
     join pgqueue.job_dependencies as edges on edges.child_id = targets.id
     join pgqueue.workflow_nodes as parents on parents.job_id = edges.parent_id
     where targets.workflow_id is not null
-      and parents.outcome is null
+      and (parents.outcome is null or parents.job_id = any(array(select id from targets)))
     group by edges.child_id
   ),
   -- The job of a window waits for its turn again: its successor may be under way.

@@ -89,20 +89,24 @@ with
     for update
   ),
   came as materialized (
-    select events.id, events.payload
+    select first_one.id, first_one.payload
     from held
-    join pgqueue.events
-      on events.name = %(event)s
-      and events.key = %(key)s
-      and events.created_at >= held.created_at
-    where not exists (
-      select
-      from pgqueue.job_steps as had
-      where had.job_id = held.id
-        and had.event_id = events.id
-    )
-    order by events.id
-    limit 1
+    -- Lateral with a limit: as a join it would read all events of the key, of a month.
+    cross join lateral (
+      select events.id, events.payload
+      from pgqueue.events
+      where events.name = %(event)s
+        and events.key = %(key)s
+        and events.created_at >= held.created_at
+        and not exists (
+          select
+          from pgqueue.job_steps as had
+          where had.job_id = held.id
+            and had.event_id = events.id
+        )
+      order by events.created_at, events.id
+      limit 1
+    ) as first_one
   )
 update pgqueue.job_steps
 set finished_at = pgqueue.clock_now(), event_id = came.id, result = came.payload

@@ -84,13 +84,14 @@ with recursive
     order by first_ones.job_id, first_ones.state desc, first_ones.parent_id
   ),
   called_off as materialized (
-    select nodes.job_id
+    select nodes.job_id, jobs.state
     from pgqueue.workflow_nodes as nodes
     join pgqueue.workflows on workflows.id = nodes.workflow_id
     join pgqueue.jobs on jobs.id = nodes.job_id
     where nodes.job_id = any(%(told)s::bigint[])
       and workflows.cancelled_at is not null
-      -- Added while it was cancelled. One that somebody runs again has its errors.
+      -- Added while it was cancelled. One that somebody runs again was tried, or has its errors.
+      and jobs.attempt = case jobs.state when 'running' then 1 else 0 end
       and jobs.errors = '[]'
   ),
   targets as materialized (
@@ -105,9 +106,35 @@ with recursive
     order by jobs.id
     for update skip locked
   ),
+  -- Who follows one that somebody holds just now waits until it is known how that one ends.
+  spared (job_id) as (
+    select job_id
+    from verdicts
+    where job_id <> all(array(select id from targets))
+    union
+    select verdicts.job_id
+    from spared
+    join verdicts on verdicts.parent_id = spared.job_id
+  ),
+  running_ones as materialized (
+    select jobs.ctid as tid
+    from pgqueue.jobs
+    where jobs.id = any(array(select job_id from called_off where called_off.state = 'running'))
+      and jobs.state = 'running'
+    for update skip locked
+  ),
+  marked_jobs as (
+    update pgqueue.jobs
+    set cancel_requested_at = coalesce(cancel_requested_at, pgqueue.clock_now())
+    where ctid = any(array(select tid from running_ones))
+  ),
   ended_jobs as (
     delete from pgqueue.jobs
-    where ctid = any(array(select tid from targets))
+    where ctid = any(array(
+        select tid
+        from targets
+        where id <> all(array(select job_id from spared))
+      ))
     returning
       id, task, queue, priority, payload, tenant, tags, unique_key, limits, run_at, scheduled_at,
       attempt, max_attempts, lease, worker_id, started_at, created_at, timeout, errors, progress,

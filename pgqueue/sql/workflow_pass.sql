@@ -84,6 +84,8 @@ with
       limit 1
     ) as ended on true
   ),
+  -- Also takes back what a pass wrote down of a job that was retried at that moment: it saw the end,
+  -- and wrote after the retry.
   settled_nodes as (
     update pgqueue.workflow_nodes as nodes
     set
@@ -98,11 +100,13 @@ with
       end,
       started_at = endings.started_at,
       finished_at = endings.finished_at,
-      waits_for = null
+      waits_for = case when endings.outcome is null then nodes.waits_for end
     from endings
     where nodes.job_id = endings.job_id
-      and nodes.outcome is null
-      and endings.outcome is not null
+      and (nodes.outcome, nodes.finished_at)
+        is distinct from (endings.outcome, endings.finished_at)
+      -- Told of again, after retention has dropped its job: what is known of it stays.
+      and (nodes.outcome is null or endings.outcome is distinct from 'deleted')
   )
 select workflow_id, id, job_id, outcome
 from endings

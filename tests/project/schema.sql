@@ -2796,7 +2796,7 @@ CREATE INDEX backfills_schedule ON pgqueue.backfills USING btree (schedule_id);
 
 CREATE INDEX events_delivered ON pgqueue.events USING btree (delivered_at) WHERE (delivered_at IS NOT NULL);
 
-CREATE INDEX events_of_key ON pgqueue.events USING btree (name, key, id);
+CREATE INDEX events_of_key ON pgqueue.events USING btree (name, key, created_at, id);
 
 CREATE INDEX events_undelivered ON pgqueue.events USING btree (created_at, id) WHERE (delivered_at IS NULL);
 

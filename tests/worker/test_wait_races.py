@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import psycopg
@@ -12,7 +13,7 @@ from pgqueue import ConfigError, PgQueue
 from pgqueue.db.run import Steps, _answer, run
 from pgqueue.engine.steps import deliver_events
 from pgqueue.errors import LeaseLost
-from proving import rows, value
+from proving import blocked_on, rows, until, value
 
 T = TypeVar("T")
 
@@ -45,7 +46,12 @@ def _on(steps: Steps[T], reply: Any) -> Steps[T]:
     try:
         asked = steps.send(reply)
         while True:
-            asked = steps.send((yield asked))
+            try:
+                reply = yield asked
+            except psycopg.Error as error:
+                asked = steps.throw(error)
+            else:
+                asked = steps.send(reply)
     except StopIteration as stop:
         result: T = stop.value
         return result
@@ -121,6 +127,32 @@ def test_two_deliveries_at_once_bring_an_event_once(database: str, pgq: PgQueue)
     assert woken == [1, 0]
 
 
+def test_two_waits_of_a_job_for_the_same_event_do_not_both_get_it(
+    database: str, pgq: PgQueue
+) -> None:
+    """A handler looks for the second of them while a delivery that is not committed fills one."""
+    hands = Hands(database, pgq)
+    hands.wait()
+    with (
+        psycopg.connect(database, autocommit=True) as handler,
+        psycopg.connect(database) as deliverer,
+        ThreadPoolExecutor() as threads,
+    ):
+        steps = hands.book.wait(hands.job.id, 5, "paid:7#2", "paid", "7", None)
+        opened = _answer(handler, next(steps))
+        pgq.emit("paid", 7, 1)
+        assert run(deliverer, deliver_events(pgq.sql)).woken == 1
+        looking = threads.submit(run, handler, _on(steps, opened))
+        until(lambda: looking.done() or blocked_on(database, deliverer.info.backend_pid))
+        deliverer.commit()
+        second = looking.result(timeout=20)
+        assert [hands.wait().is_over, second.is_over].count(True) == 1
+        pgq.emit("paid", 7, 2)
+        assert run_alone(database)[0] == 1
+    results = "select result from pgqueue.job_steps where kind = 'wait' order by result"
+    assert rows(database, results) == [(1,), (2,)]
+
+
 def test_a_zombie_neither_waits_nor_sleeps(database: str, pgq: PgQueue) -> None:
     hands = Hands(database, pgq)
     rows(database, "update pgqueue.jobs set lease = 6")
@@ -186,3 +218,23 @@ def test_no_delivery_reads_a_whole_table(database: str, pgq: PgQueue) -> None:
             assert run(connection, deliver_events(pgq.sql)).woken == 1
             counted = connection.execute(scans, ["events", "job_steps"]).fetchone()
     assert counted == (0,)
+
+
+def test_a_wait_does_not_read_the_events_from_before_its_job(database: str, pgq: PgQueue) -> None:
+    """A key that is told of all day long."""
+    rows(
+        database,
+        "insert into pgqueue.events (name, key, created_at, delivered_at) "
+        "select 'paid', '7', now() - n * interval '1 second', now() "
+        "from generate_series(1, 20000) as n",
+    )
+    hands = Hands(database, pgq)
+    pgq.emit("paid", 7, 1)
+    read = (
+        "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'events'"
+    )
+    with psycopg.connect(database) as connection:
+        assert hands.wait(connection).result == 1
+        counted = connection.execute(read).fetchone()
+    assert counted is not None
+    assert counted[0] < 10
