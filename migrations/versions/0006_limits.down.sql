@@ -10,6 +10,7 @@ drop function pgqueue.limit_room(text, bigint, bigint);
 drop function pgqueue.limit_rule(text);
 drop function pgqueue.limits_of(text, text, text, jsonb);
 drop function pgqueue.render_limits(text[], text, text, text, jsonb);
+drop function pgqueue.ready_order(text[]);
 drop function pgqueue.ready_on(text[]);
 drop function pgqueue.ready_state(text[]);
 

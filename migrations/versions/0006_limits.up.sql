@@ -29,6 +29,9 @@ create table pgqueue.limits (
   constraint limits_on_failure check (on_failure in ('hold', 'pass'))
 );
 
+-- Each look for a rule reads all that code declares, and nothing of what operators set for others.
+create index limits_declared on pgqueue.limits (name) where declared;
+
 -- What a task's jobs are limited by, as declared in code: so that every language gets the same.
 create table pgqueue.task_limits (
   task text not null,
@@ -73,7 +76,7 @@ create sequence pgqueue.admitted_seq;
 alter table pgqueue.jobs
   -- Rises from one admission to the next. Whoever has it holds a slot of each of its limits.
   add column admitted_seq bigint,
-  -- The order it stands in: its first limit, if that is one; filled in by its first admission pass.
+  -- The order it stands in: its first limit, if that is one, from when on it is ready.
   add column order_name text;
 
 -- Each of these costs every insert of a job something, also where it takes no entry: hence tests for
@@ -100,6 +103,13 @@ returns text
 language sql
 immutable parallel safe
 as $$select case when limits = '{}' then null else '@new' end$$;
+
+-- And its order_name. A newcomer without it would be passed by those behind it until its first pass.
+create function pgqueue.ready_order(limits text[])
+returns text
+language sql
+immutable parallel safe
+as $$select case when starts_with(limits[1], 'ordered:') then limits[1] end$$;
 
 -- The names of limits with a job's values in place of {tenant}, {queue}, {task} and {field of the
 -- payload}. A name with a value that the job does not have is left out; an order has to be there.
@@ -143,12 +153,23 @@ begin
       end if;
       filled := replace(filled, '{' || part[1] || '}', known ->> part[1]);
     end loop;
+    if filled !~ '^[A-Za-z0-9]' then
+      raise exception 'the limit % is not valid: its name begins with a letter or a digit',
+        quote_literal(filled) using errcode = '22023';
+    end if;
     if octet_length(filled) > 500 then
       raise exception 'the limit % has % bytes in this job, and 500 is the most', template,
         octet_length(filled) using errcode = '22023';
     end if;
-    if filled is not null and filled <> all(made) then
+    continue when filled is null or filled = any(made);
+    if not starts_with(filled, 'ordered:') then
       made := made || filled;
+    elsif starts_with(made[1], 'ordered:') then
+      raise exception 'a job is in one order at most, and this one in % and %',
+        quote_literal(made[1]), quote_literal(filled) using errcode = '22023';
+    else
+      -- Where everybody looks for it.
+      made := filled || made;
     end if;
   end loop;
   return made;
@@ -174,7 +195,8 @@ as $$
 $$;
 
 -- What holds for a limit of this name: what an operator has set, and else what the code declares for
--- it or for the pattern with the longest fixed beginning that it fits. Nulls: nothing does.
+-- it or for the pattern that it fits with the longest fixed beginning, of these the one that says most
+-- of it: `api:a:now` is of `api:{account}:now`, not of `api:{account}`. Nulls: nothing does.
 create function pgqueue.limit_rule(limit_name text)
 returns table (
   running integer,
@@ -194,7 +216,7 @@ as $$
       from pgqueue.limits
       where declared
         and (name = limit_name or limit_name like pattern)
-      order by name <> limit_name, strpos(name, '{') desc, name
+      order by name <> limit_name, strpos(name, '{') desc, length(pattern) desc, name
       limit 1
     ),
     of_operators as (
@@ -318,6 +340,7 @@ declare
   looked record;
   arrivals bigint[];
   arrived_at text[];
+  limited_queues text[];
   served text[] := '{}';
   turn text;
   last_turn text;
@@ -346,6 +369,12 @@ begin
   if not ran then
     return next;
     return;
+  end if;
+
+  -- After a crash of the server, or on a standby, the numbers begin again where they were a while ago:
+  -- admissions are not durable.
+  if lowest > (select last_value + 1 from pgqueue.admitted_seq) then
+    lowest := 0;
   end if;
 
   -- Nobody wants them: the slots are for others.
@@ -414,7 +443,8 @@ begin
   end loop;
 
   -- Jobs of queues that have a limit, which came by the way of jobs without.
-  for one in select name from pgqueue.queues where limited loop
+  limited_queues := array(select name from pgqueue.queues where limited);
+  foreach one in array limited_queues loop
     update pgqueue.jobs
     set
       state = 'blocked',
@@ -457,7 +487,14 @@ begin
   from (
     select names.name, count(*) as jobs, count(*) filter (where state = 'queued') as queued
     from pgqueue.jobs
-    cross join unnest(limits) as names (name)
+    cross join unnest(
+      case
+        -- It was let in before its queue had a limit.
+        when queue = any(limited_queues) and 'queue:' || queue <> all(limits)
+          then limits || ('queue:' || queue)
+        else limits
+      end
+    ) as names (name)
     where admitted_seq >= lowest
     group by names.name
   ) as held;
@@ -527,8 +564,10 @@ begin
     with parked as (
       update pgqueue.jobs
       set
-        order_name = case when starts_with(limits[1], 'ordered:') then limits[1] end,
+        order_name = pgqueue.ready_order(limits),
         blocked_on = case
+          -- It came back marked. Whoever ends what is over ends it: it waits for no slot.
+          when cancel_requested_at is not null then '@cancel'
           when run_at > pgqueue.clock() then '@run_at'
           when starts_with(limits[1], 'ordered:') then limits[1]
           else coalesce(
@@ -619,17 +658,23 @@ begin
     if starts_with(line, 'ordered:') then
       -- Its job that failed for good holds it, until that one is retried or deleted.
       delete from pgqueue.order_holds
-      where name = line
-        and (
-          exists (select from pgqueue.jobs where jobs.id = order_holds.job_id)
-          or not exists (
-            select
-            from pgqueue.finished_jobs
-            where finished_jobs.id = order_holds.job_id
-              and finished_jobs.finished_at = order_holds.finished_at
-              and finished_jobs.state = 'failed'
+      where ctid = any(array(
+        select ctid
+        from pgqueue.order_holds
+        where name = line
+          and (
+            exists (select from pgqueue.jobs where jobs.id = order_holds.job_id)
+            or not exists (
+              select
+              from pgqueue.finished_jobs
+              where finished_jobs.id = order_holds.job_id
+                and finished_jobs.finished_at = order_holds.finished_at
+                and finished_jobs.state = 'failed'
+            )
           )
-        );
+        -- Whoever ends that job just now holds it anew, and may stand still over that.
+        for update skip locked
+      ));
       continue when exists (select from pgqueue.order_holds where name = line);
     else
       select limit_turns.tenant into turn from pgqueue.limit_turns where name = line;
@@ -761,11 +806,16 @@ begin
             wait := least(wait, looked.wait);
           end if;
           if (rooms ->> one)::bigint <= 0
-            or starts_with(one, 'ordered:') and exists (
-              select
-              from pgqueue.jobs
-              where jobs.order_name = one
-                and (jobs.scheduled_at, jobs.id) < (candidate.scheduled_at, candidate.id)
+            or starts_with(one, 'ordered:') and (
+              exists (
+                select
+                from pgqueue.jobs
+                where jobs.order_name = one
+                  and (jobs.scheduled_at, jobs.id) < (candidate.scheduled_at, candidate.id)
+              )
+              -- One that came back while this one stood in another line, and failed again.
+              or starts_with(line, 'ordered:') is false
+              and exists (select from pgqueue.order_holds where name = one)
             )
           then
             place := one;
@@ -872,7 +922,10 @@ select
   rule.until,
   rule.since
 from (
-  select name from pgqueue.limits where pattern is null
+  select name
+  from pgqueue.limits
+  where pattern is null
+    and (declared or until is null or until > pgqueue.clock())
   union
   select unnest(limits) from pgqueue.jobs where admitted_seq is not null
   union
@@ -1109,13 +1162,14 @@ begin
   if enqueue_v1.unique_key is null then
     insert into pgqueue.jobs (
       id, task, queue, payload, priority, run_at, scheduled_at, tenant, tags, max_attempts,
-      timeout, expires_at, headers, limits, state, blocked_on
+      timeout, expires_at, headers, limits, state, blocked_on, order_name
     )
     values (
       new_id, enqueue_v1.task, enqueue_v1.queue, enqueue_v1.payload, enqueue_v1.priority,
       greatest(due, pgqueue.clock_now()), due, enqueue_v1.tenant, enqueue_v1.tags,
       enqueue_v1.max_attempts, enqueue_v1.timeout, enqueue_v1.expires_at, enqueue_v1.headers,
-      job_limits, pgqueue.ready_state(job_limits), pgqueue.ready_on(job_limits)
+      job_limits, pgqueue.ready_state(job_limits), pgqueue.ready_on(job_limits),
+      pgqueue.ready_order(job_limits)
     );
     return query select new_id, true;
     return;
@@ -1148,14 +1202,14 @@ begin
     if holder_id is null then
       insert into pgqueue.jobs (
         id, task, queue, payload, priority, run_at, scheduled_at, tenant, tags, unique_key,
-        max_attempts, timeout, expires_at, headers, limits, state, blocked_on
+        max_attempts, timeout, expires_at, headers, limits, state, blocked_on, order_name
       )
       values (
         new_id, enqueue_v1.task, enqueue_v1.queue, enqueue_v1.payload, enqueue_v1.priority,
         greatest(due, pgqueue.clock_now()), due, enqueue_v1.tenant, enqueue_v1.tags,
         enqueue_v1.unique_key, enqueue_v1.max_attempts, enqueue_v1.timeout,
         enqueue_v1.expires_at, enqueue_v1.headers, job_limits, pgqueue.ready_state(job_limits),
-        pgqueue.ready_on(job_limits)
+        pgqueue.ready_on(job_limits), pgqueue.ready_order(job_limits)
       )
       on conflict (unique_key) where unique_key is not null do nothing;
       if found then
@@ -1221,6 +1275,7 @@ begin
           else pgqueue.ready_state(job_limits)
         end,
         blocked_on = case when live.state <> 'waiting' then pgqueue.ready_on(job_limits) end,
+        order_name = case when live.state <> 'waiting' then pgqueue.ready_order(job_limits) end,
         admitted_seq = null
       where live.id = holder_id;
     end if;

@@ -52,7 +52,7 @@ def limit_tables(metadata: MetaData) -> None:
 
 
 def _rule_tables(metadata: MetaData) -> None:
-    Table(
+    limits = Table(
         "limits",
         metadata,
         required("name", Text()),
@@ -67,6 +67,7 @@ def _rule_tables(metadata: MetaData) -> None:
         required("set_by", Text()),
         PrimaryKeyConstraint("name", "declared", name="limits_pkey"),
     )
+    Index("limits_declared", limits.c.name, postgresql_where=limits.c.declared)
     Table(
         "task_limits",
         metadata,

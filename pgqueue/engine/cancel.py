@@ -76,3 +76,10 @@ def end_expired(sql: Sql) -> Steps[int]:
     message = "not started before expires_at"
     cancelled = yield from cancel_jobs(sql, ids, reason="expired", message=message)
     return len(cancelled.ended)
+
+
+def end_marked(sql: Sql) -> Steps[int]:
+    """Cancel up to 500 limited jobs that came back marked; returns how many."""
+    rows = yield Statement(sql["find_marked"])
+    cancelled = yield from cancel_jobs(sql, [job_id for (job_id,) in rows])
+    return len(cancelled.ended)

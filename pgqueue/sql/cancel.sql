@@ -89,3 +89,11 @@ order by expires_at
 limit 500
 -- One that somebody holds comes later, and the others need not wait for it.
 for update skip locked
+
+-- Ids of limited jobs that came back marked: nobody claims them, for they are not let in.
+-- name: find_marked
+select id
+from pgqueue.jobs
+where blocked_on collate "C" = '@cancel'
+limit 500
+for update skip locked

@@ -82,9 +82,12 @@ from put
 -- name: reset_limit
 with
   forgotten as (
-    delete from pgqueue.limits
+    -- Kept for a day, so that check knows since when the old figure holds again.
+    update pgqueue.limits
+    set until = pgqueue.clock_now()
     where name = %(name)s
       and not declared
+      and (until is null or until > pgqueue.clock())
     returning name
   ),
   its_queue as (

@@ -141,14 +141,15 @@ with
   ),
   revived_jobs as (
     insert into pgqueue.jobs (
-      id, task, queue, priority, state, blocked_on, payload, tenant, tags, unique_key, limits,
-      run_at, scheduled_at, attempt, max_attempts, started_at, created_at, timeout, errors, headers,
+      id, task, queue, priority, state, blocked_on, order_name, payload, tenant, tags, unique_key,
+      limits, run_at, scheduled_at, attempt, max_attempts, started_at, created_at, timeout, errors, headers,
       workflow_id, expires_at
     )
     select
       targets.id, task, queue, priority,
       case when waiting_ones.id is null then pgqueue.ready_state(limits) else 'waiting' end,
       case when waiting_ones.id is null then pgqueue.ready_on(limits) end,
+      case when waiting_ones.id is null then pgqueue.ready_order(limits) end,
       payload, tenant, tags, unique_key, limits, pgqueue.clock_now(), scheduled_at, attempt,
       max_attempts, started_at, created_at, timeout, errors, headers, workflow_id,
       -- A time that has passed would end it again at once.

@@ -116,6 +116,7 @@ with recursive
     set
       state = pgqueue.ready_state(limits),
       blocked_on = pgqueue.ready_on(limits),
+      order_name = pgqueue.ready_order(limits),
       run_at = greatest(run_at, pgqueue.clock_now())
     where id = any(array(select job_id from heads))
       and state = 'waiting'

@@ -91,8 +91,8 @@ with
   ),
   new_jobs as (
     insert into pgqueue.jobs (
-      id, task, queue, payload, limits, state, blocked_on, run_at, scheduled_at, max_attempts,
-      priority, tags, tenant, timeout, unique_key
+      id, task, queue, payload, limits, state, blocked_on, order_name, run_at, scheduled_at,
+      max_attempts, priority, tags, tenant, timeout, unique_key
     )
     select
       new_windows.job_id,
@@ -102,6 +102,7 @@ with
       declared.limits,
       case when asked.is_held then 'waiting' else pgqueue.ready_state(declared.limits) end,
       case when not asked.is_held then pgqueue.ready_on(declared.limits) end,
+      case when not asked.is_held then pgqueue.ready_order(declared.limits) end,
       greatest(asked.run_at, pgqueue.clock_now()),
       asked.run_at,
       asked.max_attempts,
@@ -172,8 +173,8 @@ with
   ),
   new_job as (
     insert into pgqueue.jobs (
-      id, task, queue, payload, limits, state, blocked_on, max_attempts, priority, tags, tenant,
-      timeout, unique_key
+      id, task, queue, payload, limits, state, blocked_on, order_name, max_attempts, priority, tags,
+      tenant, timeout, unique_key
     )
     select
       job_id,
@@ -183,6 +184,7 @@ with
       declared.limits,
       case when held then 'waiting' else pgqueue.ready_state(declared.limits) end,
       case when not held then pgqueue.ready_on(declared.limits) end,
+      case when not held then pgqueue.ready_order(declared.limits) end,
       %(max_attempts)s,
       %(priority)s,
       %(tags)s::text[],

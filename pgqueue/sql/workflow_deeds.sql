@@ -184,6 +184,7 @@ update pgqueue.jobs
 set
   state = 'waiting',
   blocked_on = null,
+  order_name = null,
   admitted_seq = null
 where id = any(array(select job_id from looked_at where waits_for is not null))
 

@@ -47,13 +47,14 @@ with
   ),
   inserted_jobs as (
     insert into pgqueue.jobs (
-      id, task, queue, payload, priority, limits, state, blocked_on, run_at, scheduled_at, tenant,
-      tags, max_attempts, timeout, expires_at, headers, workflow_id
+      id, task, queue, payload, priority, limits, state, blocked_on, order_name, run_at, scheduled_at,
+      tenant, tags, max_attempts, timeout, expires_at, headers, workflow_id
     )
     select
       id, task, queue, payload, priority, limits,
       case when waits_for is null then pgqueue.ready_state(limits) else 'waiting' end,
       case when waits_for is null then pgqueue.ready_on(limits) end,
+      case when waits_for is null then pgqueue.ready_order(limits) end,
       greatest(due_at, pgqueue.clock_now()),
       due_at, tenant, tags::text[], max_attempts, timeout, expires_at, headers::jsonb,
       %(workflow_id)s

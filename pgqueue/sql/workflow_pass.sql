@@ -204,6 +204,7 @@ with
     set
       state = pgqueue.ready_state(limits),
       blocked_on = pgqueue.ready_on(limits),
+      order_name = pgqueue.ready_order(limits),
       run_at = greatest(run_at, pgqueue.clock_now())
     where id = any(array(select job_id from looked_at where next_parent is null))
       and state = 'waiting'

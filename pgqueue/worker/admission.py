@@ -19,6 +19,10 @@ AGAIN_AFTER = 0.02
 """Seconds after which a pass is tried again where somebody else was at it: that one may have
 counted before a slot here became free."""
 
+FORGET_AFTER = 60.0
+"""Seconds after which a worker no longer trusts the place it remembers: behind a pooler a failover
+may be seen by nobody, and what a standby had not got yet lives below that place."""
+
 SHORTEST_REST = 0.005
 SHARE = 20
 """A pass that comes by itself takes a twentieth of the time at most."""
@@ -47,6 +51,7 @@ class Admission:
         self._let_in = let_in
         self.place = Place()
         """Where the next pass begins; the claim, too, looks at nothing below."""
+        self._learned: tuple[Link, int, float] | None = None
 
     async def turn(self) -> float:
         began = time.monotonic()
@@ -61,6 +66,7 @@ class Admission:
 
     async def try_once(self, link: Link) -> Pass:
         """One try of a pass; what it lets in is claimed here, or others are told."""
+        await self._forget(link)
         freed, self._hand.freed = self._hand.freed, set()
         alive = self._settings.heartbeat_timeout
         try:
@@ -78,6 +84,17 @@ class Admission:
         if passed.admitted and not is_ours:
             await link.execute(ring(self._sql, self._settings.channel, ""))
         return passed
+
+    async def _forget(self, link: Link) -> None:
+        """Begin anew where the server may have been another one: admissions are not durable."""
+        await link.connected()
+        now = time.monotonic()
+        if self._learned is not None:
+            of, opened, since = self._learned
+            if (of, opened) == (link, link.opened) and now < since + FORGET_AFTER:
+                return
+        self.place = Place(0, self.place.reached)
+        self._learned = (link, link.opened, now)
 
     async def brings(self, link: Link) -> bool:
         """For a burst: whether a look for more is worth it. Waits while slots are held or a rate is

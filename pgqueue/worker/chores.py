@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psycopg
 
 from pgqueue.db.run import Statement, Steps
-from pgqueue.engine.cancel import end_expired
+from pgqueue.engine.cancel import end_expired, end_marked
 from pgqueue.engine.chores import Holder, finish_chore, held, take_chore
 from pgqueue.engine.notify import ring
 from pgqueue.engine.rescue import rescue_jobs
@@ -191,7 +191,8 @@ def worker_chores(
 
 def _expiry(sql: Mapping[str, str]) -> Steps[bool]:
     for _ in range(EXPIRY_ROUNDS):
-        if not (yield from end_expired(sql)):
+        marked = yield from end_marked(sql)
+        if not (yield from end_expired(sql)) and not marked:
             return False
     return True
 

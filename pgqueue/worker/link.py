@@ -48,6 +48,8 @@ class Link:
         self._settings = settings or {}
         self._connection: psycopg.AsyncConnection[TupleRow] | None = None
         self._lost_at: float | None = None
+        self.opened = 0
+        """How often a connection was made: it may have been to another server than the last."""
 
     async def execute(self, steps: Steps[T]) -> T:
         """Drive a verb; raises LinkDown when the connection broke under it.
@@ -117,6 +119,7 @@ class Link:
         return self._connection
 
     async def _open(self) -> psycopg.AsyncConnection[TupleRow]:
+        self.opened += 1
         connection = await aconnect(await asyncio.to_thread(self._conninfo))
         if not (self._settings and is_direct(connection)):
             return connection

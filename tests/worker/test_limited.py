@@ -9,6 +9,7 @@ import pytest
 
 from endings import worker
 from pgqueue import Fail, Job, Limit, Order, PgQueue, Retry, Snooze
+from pgqueue.engine.limits import Place
 from pgqueue.worker.admission import AGAIN_AFTER, Admission
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.link import Link
@@ -226,3 +227,31 @@ async def test_a_limit_of_none_stops_what_it_limits_until_it_is_reset(
     pgq.reset_limit("one")
     await _burst(pgq)
     assert states(database) == {"completed": 1}
+
+
+async def test_after_another_connection_admissions_below_the_place_that_was_known_are_seen(
+    pgq: PgQueue, database: str
+) -> None:
+    @pgq.task(limits=[Limit("one", running=1)])
+    async def work() -> None: ...
+
+    work.enqueue_many([{}] * 2)
+    worker(database, tasks=["work"])
+    link = Link("test", lambda: database)
+    admission = Admission(
+        pgq.sql,
+        link,
+        pgq.settings,
+        Hand(),
+        queues=(),
+        has_room=lambda _: True,
+        let_in=lambda: None,
+    )
+    assert (await admission.try_once(link)).admitted == 1
+    rows(database, "select setval('pgqueue.admitted_seq', 1000)")
+    # A server that was killed comes back without the last of what it said: what had ended lives.
+    admission.place = Place(900)
+    await link.close()
+    assert (await admission.try_once(link)).admitted == 0
+    assert admission.place.lowest == 1
+    await link.close()
