@@ -47,6 +47,7 @@ def enqueue_workflow(sql: Sql, name: str, nodes: Mapping[str, Node]) -> Steps[Wo
 
 def _enqueue(sql: Sql, name: str, order: Sequence[Node]) -> Steps[WorkflowRun]:
     yield from _check_quotas(sql, order)
+    yield from _check_queues(sql, order)
     ids = yield from _take_ids(sql, order)
     params = {"name": name, "open_job_id": max(ids.values())}
     ((workflow_id,),) = yield Statement(sql["insert_workflow"], params)
@@ -71,6 +72,7 @@ def extend_workflow(sql: Sql, workflow_id: int, nodes: Mapping[str, Node]) -> St
     if order and (cancelled_at or finished_at):
         raise WorkflowEnded(workflow_id, "was cancelled" if cancelled_at else "has ended")
     yield from _check_quotas(sql, order)
+    yield from _check_queues(sql, order)
     ids = yield from _take_ids(sql, order)
     everybody = {**known, **ids}
     yield from _hold_followers(sql, order, known)
@@ -144,6 +146,20 @@ def _hold_followers(sql: Sql, order: Sequence[Node], known: Mapping[str, int]) -
         )
 
 
+def _check_queues(sql: Sql, order: Sequence[Node]) -> Steps[None]:
+    counts = Counter(node.job.queue for node in order)
+    if not counts:
+        return
+    params = {"queues": list(counts), "counts": list(counts.values())}
+    rows = yield Statement(sql["find_full_queue"], params)
+    for queue, most in rows:
+        raise TooManyJobs(
+            f"with this workflow more than {most} jobs of queue {queue!r} would wait, the most it "
+            "takes",
+            most,
+        )
+
+
 def _check_quotas(sql: Sql, order: Sequence[Node]) -> Steps[None]:
     counts = Counter(node.job.tenant for node in order if node.job.tenant is not None)
     if not counts:
@@ -152,7 +168,8 @@ def _check_quotas(sql: Sql, order: Sequence[Node]) -> Steps[None]:
     rows = yield Statement(sql["find_used_quota"], params)
     for tenant, most in rows:
         raise TooManyJobs(
-            f"with this workflow more than {most} jobs of tenant {tenant!r} would wait, its quota"
+            f"with this workflow more than {most} jobs of tenant {tenant!r} would wait, its quota",
+            most,
         )
 
 

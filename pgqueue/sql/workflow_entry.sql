@@ -107,6 +107,14 @@ where quota.max_waiting < asked.n + (
 )
 limit 1
 
+-- Which queue would have more waiting than it takes, with these new ones. Approximate as above.
+-- name: find_full_queue
+select asked.queue, queues.max_queued
+from unnest(%(queues)s::text[], %(counts)s::bigint[]) as asked (queue, n)
+join pgqueue.queues on queues.name = asked.queue
+where queues.max_queued < asked.n + pgqueue.backlog(queues.name, queues.max_queued)
+limit 1
+
 -- What a workflow is called, and whether it goes on.
 -- name: find_workflow
 select name, cancelled_at, finished_at

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pgqueue import ConfigError, PgQueue, Workflow, WorkflowInvalid
-from proving import rows
+from pgqueue import ConfigError, PgQueue, TooManyJobs, Workflow, WorkflowInvalid
+from proving import rows, value
 from workflows.flows import job, parents_of
 
 Build = Callable[[Workflow], Any]
@@ -218,12 +218,30 @@ def test_a_task_has_to_be_called_with_what_fits(pgq: PgQueue) -> None:
         resize.using(connection=object()).payload(n=1)
 
 
+def test_a_workflow_is_refused_by_a_queue_that_it_would_overfill(
+    pgq: PgQueue, database: str
+) -> None:
+    wf = pgq.workflow("wf")
+    wf.group("g", [job() for _ in range(4)], after=wf.add("first", job()))
+    pgq.set_max_queued("default", 4)
+    message = "with this workflow more than 4 jobs of queue 'default' would wait, the most it takes"
+    with pytest.raises(TooManyJobs, match=message) as caught:
+        wf.enqueue()
+    assert caught.value.limit == 4
+    pgq.set_max_queued("default", 5)
+    wf.enqueue()
+    assert value(database, "select count(*) from pgqueue.jobs") == 5
+
+
 def test_a_refused_workflow_leaves_nothing_behind(pgq: PgQueue, database: str) -> None:
     pgq.set_quota("acme", 1)
     wf = pgq.workflow("wf")
     wf.group("g", [replace(job(), tenant="acme") for _ in range(2)])
-    with pytest.raises(Exception, match="more than 1 jobs of tenant 'acme' would wait, its quota"):
+    with pytest.raises(
+        TooManyJobs, match="more than 1 jobs of tenant 'acme' would wait, its quota"
+    ) as caught:
         wf.enqueue()
+    assert caught.value.limit == 1
     assert (
         rows(
             database,
