@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -33,9 +33,10 @@ from pgqueue.settings import Settings, read_settings
 from pgqueue.sql import load
 from pgqueue.tasks.limits import Limit, Order, task_limits
 from pgqueue.tasks.names import checked_event, checked_queue, task_name_of
+from pgqueue.tasks.options import TASK_OPTIONS, GivenOptions, Options, changed
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.stepping import checked_key
-from pgqueue.tasks.task import Options, Task, changed
+from pgqueue.tasks.task import Task
 from pgqueue.version import __version__
 from pgqueue.worker.declared import declare_limits
 from pgqueue.worker.options import WorkerOptions
@@ -48,6 +49,7 @@ _NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
 
 T = TypeVar("T")
 R = TypeVar("R")
+Payload = Mapping[str, Json] | None
 
 
 def _as_it_is(text: str) -> str:
@@ -100,7 +102,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
         max_wait: float | None = None,
         limits: Sequence[Limit] = (),
         ordered_by: str | Order | None = None,
-        **options: Any,
+        **options: Unpack[GivenOptions],
     ) -> Callable[[Callable[..., R]], Task[R]]: ...
 
     def task(
@@ -116,7 +118,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
         max_wait: float | None = None,
         limits: Sequence[Limit] = (),
         ordered_by: str | Order | None = None,
-        **options: Any,
+        **options: Unpack[GivenOptions],
     ) -> Any:
         """Register a function, sync or async, as a task.
 
@@ -141,7 +143,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
                 handler,
                 name=name or task_name_of(handler.__name__),
                 sender=self,
-                options=changed(Options(), options),
+                options=changed(Options(), options, TASK_OPTIONS),
                 retry=retry or Retry(),
                 isolation=isolation,
                 memory_limit=memory_limit,
@@ -157,19 +159,19 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
 
     # -- jobs ----------------------------------------------------------------
 
-    def enqueue(self, task: str, payload: Mapping[str, Json] | None = None, **options: Any) -> Job:
+    def enqueue(self, task: str, payload: Payload = None, **options: Unpack[GivenOptions]) -> Job:
         """Insert a job of the task with this name; raises TaskUnknown, PayloadInvalid.
 
         The payload may be JSON, with times and the like as text, or hold Python's values.
         """
-        named = self.tasks.get(task).using(**options)
+        named = self.tasks.using(task, options)
         return named.enqueue_json({} if payload is None else payload)
 
     async def aenqueue(
-        self, task: str, payload: Mapping[str, Json] | None = None, **options: Any
+        self, task: str, payload: Payload = None, **options: Unpack[GivenOptions]
     ) -> Job:
         """`enqueue` for async code."""
-        named = self.tasks.get(task).using(**options)
+        named = self.tasks.using(task, options)
         return await named.aenqueue_json({} if payload is None else payload)
 
     def emit(

@@ -24,8 +24,8 @@ from pgqueue.job import Json
 from pgqueue.schedule.release import let_go
 from pgqueue.settings import Settings
 from pgqueue.tasks.names import checked_queue
+from pgqueue.tasks.options import TENANT_LIMIT
 from pgqueue.tasks.registry import Registry
-from pgqueue.tasks.task import TENANT_LIMIT
 from pgqueue.tasks.values import checked_text
 
 T = TypeVar("T")

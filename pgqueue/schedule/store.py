@@ -18,7 +18,8 @@ from pgqueue.schedule.cron import Cron, Moment
 from pgqueue.schedule.fill import Mode, Overlap
 from pgqueue.schedule.windows import CatchUp
 from pgqueue.tasks.names import checked_queue
-from pgqueue.tasks.task import TENANT_LIMIT, Task
+from pgqueue.tasks.options import TENANT_LIMIT
+from pgqueue.tasks.task import Task
 from pgqueue.tasks.values import (
     checked_priority,
     checked_span,

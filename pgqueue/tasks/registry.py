@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pgqueue.errors import ConfigError, TaskUnknown
-from pgqueue.tasks.task import Task
+from pgqueue.tasks.options import OPTION_NAMES, GivenOptions
+from pgqueue.tasks.task import Enqueuing, Task
 
 
 class Registry:
@@ -45,6 +46,17 @@ class Registry:
         if task is None:
             raise TaskUnknown(name, self.names())
         return task
+
+    def using(self, name: str, options: GivenOptions) -> Enqueuing:
+        """The task of this name with options; raises TaskUnknown, and ConfigError for options."""
+        task = self.get(name)
+        arguments = sorted((options.keys() - OPTION_NAMES) & task.signature.names)
+        if arguments:
+            raise ConfigError(
+                f"{arguments[0]!r} is an argument of task {name!r}, no option: arguments go into "
+                f"the payload, enqueue({name!r}, {{{arguments[0]!r}: …}})"
+            )
+        return task.using(**options)
 
     def names(self) -> list[str]:
         return sorted(self._tasks)

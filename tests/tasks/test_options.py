@@ -93,7 +93,8 @@ def noop(pgq: PgQueue) -> Task[None]:
         (
             {"prority": 1},
             (
-                "unknown option 'prority': the options are connection, delay, expires_at, "
+                "unknown option 'prority' (did you mean 'priority'?): the options are "
+                "connection, delay, expires_at, "
                 "priority, queue, run_at, tags, tenant, timeout, unique_for, unique_key, "
                 "unique_mode, unique_scope, unique_wait"
             ),
@@ -106,6 +107,37 @@ def test_a_bad_option_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         noop.using(**options)
     assert str(refused.value) == message
+
+
+def test_an_option_of_a_task_is_sent_to_where_it_belongs() -> None:
+    noop = PgQueue("postgresql://nobody@nowhere/nothing").task(name="noop")(lambda: None)
+    with pytest.raises(ConfigError, match=r"'limits': it is for @pgq.task\(limits=…\); here the"):
+        noop.using(limits=[])  # type: ignore[call-arg]  # the point
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("max_retries", "retry"), ("rate_limit", "limits"), ("lock", "ordered_by"), ("eta", "run_at")],
+)
+def test_a_task_s_unknown_option_is_told_all_that_a_task_takes(given: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        PgQueue("postgresql://nobody@nowhere/nothing").task(**{given: 3})(lambda: None)
+    said = str(refused.value)
+    assert said.startswith(f"unknown option {given!r} (did you mean {meant!r}?): the options are")
+    for option in ("batch", "isolation", "limits", "name", "ordered_by", "queue", "retry"):
+        assert option in said
+
+
+def test_an_argument_given_as_an_option_is_sent_into_the_payload(pgq: PgQueue) -> None:
+    @pgq.task
+    def add(first: int) -> None: ...
+
+    with pytest.raises(ConfigError) as refused:
+        pgq.enqueue("add", first=1)  # type: ignore[call-arg]  # the point
+    assert str(refused.value) == (
+        "'first' is an argument of task 'add', no option: arguments go into the payload, "
+        "enqueue('add', {'first': …})"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 201, "č"])
