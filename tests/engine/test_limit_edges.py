@@ -186,3 +186,17 @@ def test_a_job_from_sql_stands_in_its_order_wherever_that_is_named(
     assert let_in(database) == [first]
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="in one order at most"):
         rows(database, "select pgqueue.enqueue_v1('send', limits => '{ordered:a, ordered:b}')")
+
+
+async def test_async_code_sets_lists_resets_and_checks_limits(
+    pgq: PgQueue, passing: Callable[..., Pass]
+) -> None:
+    sending(pgq, Limit("email", running=1)).enqueue_many([{"n": n} for n in range(4)])
+    await pgq.aset_limit("email", running=2, lasting=60)
+    assert passing().admitted == 2
+    (usage,) = await pgq.alimits("email")
+    assert (usage["running"], usage["used"], usage["waiting"]) == (2, 2, 2)
+    assert await pgq.acheck_limits() == []
+    assert await pgq.areset_limit("email")
+    assert not await pgq.areset_limit("email")
+    await pgq.pools.aclose()

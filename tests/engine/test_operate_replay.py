@@ -165,3 +165,15 @@ def test_merging_twice_is_merging_once_and_leaves_no_null_of_the_patch(
 )
 def test_the_examples_of_rfc_7396_come_out_as_printed(old: Any, patch: Any, new: Any) -> None:
     assert merged(old, patch) == new
+
+
+async def test_async_code_replays_many_and_is_told_how_many(
+    pgq: PgQueue, database: str, add: Task[int]
+) -> None:
+    ids = add.enqueue_many({"a": n} for n in range(3))
+    end(database, *ids, state="completed")
+    done_ones = JobFilter(states=("completed",))
+    assert (await pgq.apreview_replay(done_ones)).count == 3
+    assert list((await pgq.areplay_many(done_ones, merge={"b": 7})).retried) == ids
+    assert pgq.get_job(ids[2]).payload == {"a": 2, "b": 7}
+    await pgq.pools.aclose()
