@@ -34,6 +34,15 @@ def five_in_a_thread(job: Job) -> list[int]:
     return [job.step(f"step-{n}", _inside_thread, job.id, n, job.attempt) for n in range(5)]
 
 
+@pgq.task(batch=4, max_wait=0.05, retry=Retry(attempts=100, delays=[0]))
+async def five_of_many(jobs: list[Job]) -> list[list[int]]:
+    """Four jobs in one call, and each step writes with its checkpoint."""
+    return [
+        [await job.step(f"step-{n}", _inside, job.id, n, job.attempt) for n in range(5)]
+        for job in jobs
+    ]
+
+
 async def _inside(
     job_id: int, step: int, attempt: int, connection: psycopg.AsyncConnection[Any]
 ) -> int:
