@@ -191,8 +191,6 @@ class Enqueuing:
 
     def _arguments(self, row: Any) -> Mapping[str, Any]:
         if not isinstance(row, Mapping):
-            message = (
-                f"{row!r} is no mapping of arguments, one for each job: [{{'name': value}}, …]"
-            )
+            message = f"{row!r} is no mapping: enqueue_many takes one mapping of arguments per job"
             raise PayloadInvalid(self.task.name, [("rows", message)])
         return self.task.checked_payload(row)
