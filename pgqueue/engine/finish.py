@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from pgqueue.db.run import Rows, Statement, Steps, array_of
+from pgqueue.db.run import Rows, Statement, Steps
 from pgqueue.engine.notes import Note
 from pgqueue.engine.steps import wake_delivered
 from pgqueue.errors import TransactionEnded
@@ -52,8 +52,8 @@ def outcome_statements(sql: Sql, outcomes: Sequence[Outcome]) -> list[Statement]
 
 def written_of_rows(outcomes: Sequence[Outcome], replies: Sequence[Rows]) -> Written:
     """What the statements of `outcome_statements` answered; `lost` may be `held`: see `parted`."""
-    applied = frozenset(row[0] for rows in replies for row in rows)
-    lost = tuple(outcome for outcome in outcomes if outcome.job_id not in applied)
+    applied = frozenset([row[0] for rows in replies for row in rows])
+    lost = tuple([outcome for outcome in outcomes if outcome.job_id not in applied])
     return Written(applied, lost)
 
 
@@ -105,9 +105,9 @@ def prove_lease(sql: Sql, job_id: int, lease: int, began: datetime) -> Steps[boo
 
 def _finish(sql: Sql, ended: Sequence[Ended]) -> Statement:
     params = {
-        "ids": _numbers(outcome.job_id for outcome in ended),
-        "leases": _numbers(outcome.lease for outcome in ended),
-        "states": array_of(outcome.state for outcome in ended),
+        "ids": _numbers([outcome.job_id for outcome in ended]),
+        "leases": _numbers([outcome.lease for outcome in ended]),
+        "states": "{" + ",".join([outcome.state for outcome in ended]) + "}",
         "results": _or_none([outcome.result for outcome in ended]),
         "errors": _or_none([outcome.error for outcome in ended]),
     }
@@ -116,8 +116,8 @@ def _finish(sql: Sql, ended: Sequence[Ended]) -> Statement:
 
 def _requeue(sql: Sql, requeued: Sequence[Requeued]) -> Statement:
     params = {
-        "ids": _numbers(outcome.job_id for outcome in requeued),
-        "leases": _numbers(outcome.lease for outcome in requeued),
+        "ids": _numbers([outcome.job_id for outcome in requeued]),
+        "leases": _numbers([outcome.lease for outcome in requeued]),
         # As a literal: the driver refuses a list of whole numbers and others.
         "delays": _numbers(float(outcome.delay) for outcome in requeued),
         "uncounted": _numbers(outcome.uncounted for outcome in requeued),
@@ -127,9 +127,9 @@ def _requeue(sql: Sql, requeued: Sequence[Requeued]) -> Statement:
 
 
 def _numbers(numbers: Iterable[float]) -> str:
-    return "{" + ",".join(map(str, numbers)) + "}"
+    return "{" + ",".join(map(repr, numbers)) + "}"
 
 
 def _or_none(texts: list[str | None]) -> list[str | None]:
     """Empty when all are None: unnest fills what is shorter with null."""
-    return texts if any(text is not None for text in texts) else []
+    return [] if texts.count(None) == len(texts) else texts

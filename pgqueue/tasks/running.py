@@ -26,8 +26,9 @@ _OPEN = (
 )
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError)
 
-Proof = Callable[[datetime], Steps[bool]]
-"""Given when the transaction began, proves the lease inside it; see engine.finish.prove_lease."""
+Proof = Callable[[int, int, datetime], Steps[bool]]
+"""Given a job's id, its lease and when the transaction began, proves the lease inside it; see
+engine.finish.prove_lease."""
 
 
 class Notebook(Protocol):
@@ -44,36 +45,41 @@ class Keeping(NamedTuple):
     storable: Callable[[Any], str]
 
 
+class Ways(NamedTuple):
+    """What all tries of a worker have in common: their ways to the database."""
+
+    pools: Pools
+    prove: Proof
+    notebook: Notebook
+    keeping: Keeping
+
+
 class RunningJob:
     """One running try: its stop flag, its steps and its way to the database."""
 
+    # All in the class until they change: there is one of these for each job, used or not.
     may_park = True
     """False where the handler has other jobs in the same call, and cannot be left for one."""
+    is_async = False
+    cancel_requested = False
+    """True once somebody asked for this job to be cancelled."""
+    database_lost = False
+    """True once a connection that we gave to the handler broke: not the handler's fault."""
+    _stopping = False
+    _steps: Stepping | None = None
 
-    def __init__(  # noqa: PLR0917 - what a try has, in the order of need
-        self,
-        job_id: int,
-        lease: int,
-        pools: Pools,
-        prove: Proof,
-        notebook: Notebook,
-        keeping: Keeping,
-        *,
-        is_async: bool = False,
-    ) -> None:
+    def __init__(self, job_id: int, lease: int, ways: Ways) -> None:
         self.job_id = job_id
         self.lease = lease
-        self.pools = pools
-        self.prove = prove
-        self.notebook = notebook
-        self.is_async = is_async
-        self._keeping = keeping
-        self._steps: Stepping | None = None
-        self.cancel_requested = False
-        """True once somebody asked for this job to be cancelled."""
-        self.database_lost = False
-        """True once a connection that we gave to the handler broke: not the handler's fault."""
-        self._stopping = False
+        self._ways = ways
+
+    @property
+    def pools(self) -> Pools:
+        return self._ways.pools
+
+    def prove(self, began: datetime) -> Steps[bool]:
+        """Lock the job's row in the open transaction that began then; False: the lease is lost."""
+        return self._ways.prove(self.job_id, self.lease, began)
 
     @property
     def cancelled(self) -> bool:
@@ -98,7 +104,7 @@ class RunningJob:
     def steps(self) -> Stepping:
         """Made at first use: few handlers have steps."""
         if self._steps is None:
-            self._steps = Stepping(self, *self._keeping)
+            self._steps = Stepping(self, *self._ways.keeping)
         return self._steps
 
     def ask(self, steps: Steps[T]) -> T:
@@ -125,10 +131,10 @@ class RunningJob:
             raise
 
     def progress(self, percent: float, message: str) -> None:
-        self.notebook.progress(self.job_id, self.lease, percent, message)
+        self._ways.notebook.progress(self.job_id, self.lease, percent, message)
 
     def log(self, message: str, level: str) -> None:
-        self.notebook.log(self.job_id, self.lease, message, level)
+        self._ways.notebook.log(self.job_id, self.lease, message, level)
 
     @contextmanager
     def open(self) -> Iterator[tuple[psycopg.Connection[Any], datetime]]:

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.errors import LeaseLost, PayloadInvalid, Verdict
 from pgqueue.events import JobStarted, LeasesLost, emit, is_wanted
-from pgqueue.job import NotStorable, Outcome, Requeued
+from pgqueue.job import NotStorable, Outcome
 from pgqueue.tasks.batching import BatchSignature
 from pgqueue.tasks.registry import Registry
 from pgqueue.tasks.running import RunningJob
 from pgqueue.tasks.task import Task
 from pgqueue.worker.endings import unfit
 from pgqueue.worker.gathering import Gatherer, Gathering
-from pgqueue.worker.hand import Hand, Try
+from pgqueue.worker.hand import Hand, Try, handed_back
 from pgqueue.worker.results import completed
 from pgqueue.worker.runner import Runner, Settled, tell
 
@@ -205,7 +205,7 @@ class Batches:
         emit(LeasesLost(members[0].job.worker_id, (error.job_id,)))
         return {
             (member.job.id, member.job.lease): (
-                None if member.job.id == error.job_id else _handed_back(member.job)
+                None if member.job.id == error.job_id else handed_back(member.job)
             )
             for member in members
         }
@@ -221,7 +221,7 @@ class Batches:
         for job in jobs:
             key = (job.id, job.lease)
             if key in self._hand.gathered or key in self._hand.beside:
-                self._settle(job, _handed_back(job))
+                self._settle(job, handed_back(job))
 
 
 def _timeout(task: Task[Any], members: Sequence[_Member]) -> float | None:
@@ -243,7 +243,3 @@ def _one_each(members: Sequence[_Member], returned: Any) -> Sequence[Any]:
         f"a call for {len(members)} jobs returned {what}: it returns a list of as many results, in "
         "the order of the jobs, exceptions for those that failed; or None"
     )
-
-
-def _handed_back(job: ClaimedJob) -> Requeued:
-    return Requeued(job.id, job.lease, uncounted=1)

@@ -32,7 +32,7 @@ from pgqueue.engine.steps import StepBook
 from pgqueue.sql import load
 from pgqueue.tasks.parents import find_parents
 from pgqueue.tasks.payload import Signature, signature_of
-from pgqueue.tasks.running import Keeping, RunningJob
+from pgqueue.tasks.running import Keeping, RunningJob, Ways
 from pgqueue.tasks.task import Task
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.results import completed, json_of, said_by
@@ -134,9 +134,9 @@ def call(asked: Call) -> Answer:
 
 
 def _running_job(job: ClaimedJob, sql: Mapping[str, str], conninfo: str) -> RunningJob:
-    prove = partial(prove_lease, sql, job.id, job.lease)
-    keeping = Keeping(StepBook(sql), json_of)
-    return RunningJob(job.id, job.lease, _pools(conninfo), prove, _LineToParent(), keeping)
+    prove, keeping = partial(prove_lease, sql), Keeping(StepBook(sql), json_of)
+    ways = Ways(_pools(conninfo), prove, _LineToParent(), keeping)
+    return RunningJob(job.id, job.lease, ways)
 
 
 @cache

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pgqueue.db.run import ask_at_once, time_of
 from pgqueue.engine.claim import (
     LANE_START,
+    PLACE,
     STEADY_PLAN,
     ClaimedJob,
     Lane,
@@ -18,9 +19,8 @@ from pgqueue.engine.claim import (
     new_lease,
 )
 from pgqueue.events import DutyFailed, JobsClaimed, emit, is_wanted
-from pgqueue.job import Requeued
 from pgqueue.tasks.batching import Batching
-from pgqueue.worker.hand import Hand
+from pgqueue.worker.hand import Hand, handed_back
 from pgqueue.worker.link import Link, LinkDown
 
 LOOK_EVERY = 0.1
@@ -179,14 +179,14 @@ class Gatherer:
     def _take(self, gathering: Gathering, jobs: Sequence[ClaimedJob]) -> None:
         if jobs and is_wanted(JobsClaimed):
             emit(JobsClaimed(self._worker_id(), tuple(job.id for job in jobs), jobs[0].lease))
-        for job in sorted(jobs, key=lambda job: (job.run_at, job.id)):
-            self._hand.belongs(job)
+        self._hand.belong(jobs)
+        for job in sorted(jobs, key=PLACE):
             if gathering.room > 0:
                 self._join(gathering, job)
             elif gathering.is_open:
                 # Others joined while it was asked: these are the next call's.
                 self._hand.waiting.append(job)
             else:
-                self._hand.end(Requeued(job.id, job.lease, uncounted=1))
+                self._hand.end(handed_back(job))
         if self._hand.waiting:
             self._on_waiting()

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.engine.rescue import InHand
-from pgqueue.job import Outcome
+from pgqueue.job import Outcome, Requeued
 
 Try = tuple[int, int]
 """A job's id and lease: a handler that winds up slowly may still run an older try of its job."""
 
+
+WINDOW_KEY = "schedule:"
+"""What the unique keys of windows' jobs begin with."""
 
 HELD_WAIT = 0.1
 LONGEST_HELD_WAIT = 1.0
@@ -112,10 +115,21 @@ class Hand:
     def written(self) -> None:
         self._writing = []
 
-    def belongs(self, job: ClaimedJob) -> None:
-        """Keep in mind which workflow a claimed job is in, if any."""
-        if job.workflow_id is not None:
-            self.workflows[job.id] = job.workflow_id
+    def took(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Jobs that were claimed, in order. Of suspects only the first stays."""
+        surplus = {job.id: job for job in [job for job in jobs if job.suspect][1:]}
+        self.waiting.extend([job for job in jobs if job.id not in surplus] if surplus else jobs)
+        for job in surplus.values():
+            self.end(handed_back(job))
+        keyed = [(job.id, job.unique_key) for job in jobs if job.unique_key is not None]
+        self.windows.update([one for one, key in keyed if key.startswith(WINDOW_KEY)])
+        self.belong(jobs)
+
+    def belong(self, jobs: Iterable[ClaimedJob]) -> None:
+        """Keep in mind which workflows these are in."""
+        self.workflows.update(
+            [(job.id, job.workflow_id) for job in jobs if job.workflow_id is not None]
+        )
 
     def let_followers_go(self, written: Iterable[int]) -> None:
         """The ends of these jobs are in the database: windows and workflows may wait for them."""
@@ -168,6 +182,11 @@ class Hand:
         """They were not written, or nobody knows: keep them and try again."""
         self.ended = [*outcomes, *self.ended]
         self._writing = []
+
+
+def handed_back(job: ClaimedJob) -> Requeued:
+    """The outcome of a job that was claimed and not run, or not to its end: it costs no try."""
+    return Requeued(job.id, job.lease, uncounted=1)
 
 
 def _nothing() -> None: ...

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from pgqueue.db.run import time_of
-from pgqueue.engine.claim import LANE_START, Claimed, Lane
+from pgqueue.engine.claim import LANE, LANE_START, PLACE, Claimed, Lane
 
 PROMOTE_EVERY = 8
 """Each so many claims, another lane goes first, in turn, whatever its priority: a job waits at most
@@ -117,12 +117,8 @@ class LaneBook:
             self._next_sweep = now + wait * (0.75 + 0.25 * self._rand())
         if claimed.locked > len(claimed.jobs):
             return
-        last: dict[tuple[str, int], tuple[int, int]] = {}
-        for job in claimed.jobs:
-            lane = (job.queue, job.priority)
-            place = (job.run_at, job.id)
-            if lane not in last or last[lane] < place:
-                last[lane] = place
+        # Of each lane the last stays: the jobs of one are in order.
+        last = dict(zip(map(LANE, claimed.jobs), map(PLACE, claimed.jobs), strict=True))
         for lane, (run_at, job_id) in last.items():
             self._bounds[lane] = (time_of(run_at), job_id)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import functools
 import time
@@ -20,19 +19,25 @@ from pgqueue.engine.finish import finish_within, prove_lease
 from pgqueue.engine.notes import note_statements
 from pgqueue.engine.steps import StepBook
 from pgqueue.errors import DatabaseUnreachable, LeaseLost, PayloadInvalid
-from pgqueue.events import JobEnded, JobRequeued, JobStarted, LeasesLost, emit, is_wanted
+from pgqueue.events import (
+    DutyFailed,
+    JobEnded,
+    JobRequeued,
+    JobStarted,
+    LeasesLost,
+    emit,
+    is_wanted,
+)
 from pgqueue.job import Ended, Outcome, Requeued, State
 from pgqueue.tasks.parents import find_parents
 from pgqueue.tasks.registry import Registry
-from pgqueue.tasks.running import Keeping, RunningJob
+from pgqueue.tasks.running import Keeping, RunningJob, Ways
 from pgqueue.tasks.task import Task
 from pgqueue.worker.endings import DATABASE_AWAY_WAIT, Endings, unfit
-from pgqueue.worker.hand import Try
+from pgqueue.worker.hand import Try, handed_back
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.processes import Processes
 from pgqueue.worker.results import completed, json_of
-
-_NO_LIMIT = contextlib.nullcontext()
 
 
 class Settled(NamedTuple):
@@ -67,7 +72,8 @@ class Runner:
         self._notepad = notepad
         self._processes = processes
         self.endings = endings
-        self._keeping = Keeping(StepBook(sql), json_of)
+        keeping = Keeping(StepBook(sql), json_of)
+        self._ways = Ways(pools, functools.partial(prove_lease, sql), notepad, keeping)
         self._running: dict[Try, RunningJob] = {}
         self.lingering: set[asyncio.Future[Any]] = set()
         """Threads that still run although their job has ended here: timed out or handed back."""
@@ -82,22 +88,25 @@ class Runner:
         started = time.monotonic()
         if is_wanted(JobStarted):
             emit(JobStarted(job.id, job.task, job.attempt))
-        running = self.new_running(job)
-        self._running[job.id, job.lease] = running
+        key = (job.id, job.lease)
+        self._running[key] = running = self.new_running(job)
         try:
             settled = await self._settle(job, running)
         except LeaseLost:
             emit(LeasesLost(job.worker_id, (job.id,)))
             return None
+        except asyncio.CancelledError:
+            return Settled(handed_back(job))
+        except Exception as error:  # noqa: BLE001 - told, and no error of ours may end a worker
+            return put_off(job, error)
         finally:
-            del self._running[job.id, job.lease]
+            del self._running[key]
         tell(job, settled.outcome, started)
         return settled
 
     def new_running(self, job: ClaimedJob) -> RunningJob:
         """What its handler asks through its Job."""
-        prove = functools.partial(prove_lease, self._sql, job.id, job.lease)
-        return RunningJob(job.id, job.lease, self._pools, prove, self._notepad, self._keeping)
+        return RunningJob(job.id, job.lease, self._ways)
 
     def cancel(self, key: Try) -> None:
         """Note that somebody wants this running job cancelled; the caller then cancels `run`."""
@@ -115,14 +124,22 @@ class Runner:
             return Settled(ended)
         task = self._tasks.get(job.task)
         running.is_async = task.is_async
-        arguments = await self._arguments(task, job, running)
-        if not isinstance(arguments, dict):
-            return Settled(arguments)
+        signature = task.signature
+        try:
+            arguments = signature.arguments(job.payload)
+            if signature.parents_parameter:
+                await self._add_parents(task, job, arguments)
+        except Exception as error:  # noqa: BLE001 - a type's own validator may raise anything
+            return Settled(await self._without_arguments(job, error))
+        if signature.job_parameter:
+            arguments[signature.job_parameter] = job.job(running)
         # A job inserted by SQL or by a schedule carries no timeout of its own.
         seconds = job.timeout or task.options.timeout
         limit = None if seconds is None else asyncio.timeout(seconds)
         try:
-            async with limit or _NO_LIMIT:
+            if limit is None:
+                return await self._call(task, job, running, arguments)
+            async with limit:
                 return await self._call(task, job, running, arguments)
         except LeaseLost:
             raise
@@ -137,27 +154,25 @@ class Runner:
                 self._on_wait()
             return Settled(outcome)
 
-    async def _arguments(
-        self, task: Task[Any], job: ClaimedJob, running: RunningJob
-    ) -> dict[str, Any] | Outcome:
-        """What the handler is called with, or how the try ends if that cannot be."""
+    async def _add_parents(
+        self, task: Task[Any], job: ClaimedJob, arguments: dict[str, Any]
+    ) -> None:
+        """Put what the job's parents gave among the arguments."""
+        # A child process asks for its job's parents itself.
+        if task.isolation == "process":
+            return
         signature = task.signature
-        try:
-            arguments = signature.arguments(job.payload)
-            # A child process asks for its job's parents itself.
-            if signature.parents_parameter and task.isolation != "process":
-                steps = find_parents(self._sql, task.name, job.id, signature.parents_kind)
-                async with self._pools.aconnection() as connection:
-                    arguments[signature.parents_parameter] = await arun(connection, steps)
-        except PayloadInvalid as error:
+        steps = find_parents(self._sql, task.name, job.id, signature.parents_kind)
+        async with self._pools.aconnection() as connection:
+            arguments[signature.parents_parameter or ""] = await arun(connection, steps)
+
+    async def _without_arguments(self, job: ClaimedJob, error: Exception) -> Outcome:
+        """How a try ends that has nothing to call its handler with."""
+        if isinstance(error, PayloadInvalid):
             return await self.endings.of_invalid(job, error)
-        except (psycopg.OperationalError, DatabaseUnreachable):
+        if isinstance(error, psycopg.OperationalError | DatabaseUnreachable):
             return Requeued(job.id, job.lease, DATABASE_AWAY_WAIT, uncounted=1)
-        except Exception as error:  # noqa: BLE001 - a type's own validator may raise anything
-            return self.endings.failed(job, "payload-invalid", error)
-        if signature.job_parameter:
-            arguments[signature.job_parameter] = job.job(running)
-        return arguments
+        return self.endings.failed(job, "payload-invalid", error)
 
     async def _call(
         self, task: Task[Any], job: ClaimedJob, running: RunningJob, arguments: dict[str, Any]
@@ -251,6 +266,12 @@ def _lacks_partition(error: BaseException) -> bool:
         and error.diag.constraint_name is None
         and (error.diag.table_name or "").startswith("finished_jobs")
     )
+
+
+def put_off(job: ClaimedJob, error: Exception) -> Settled:
+    """After an error in our own code: the job waits a minute for better days and loses no try."""
+    emit(DutyFailed("run", f"{type(error).__name__}: {error}"))
+    return Settled(Requeued(job.id, job.lease, delay=60.0, uncounted=1))
 
 
 def tell(job: ClaimedJob, outcome: Outcome, started: float) -> None:

@@ -9,11 +9,10 @@ from collections import deque
 
 from pgqueue.engine.claim import ClaimedJob
 from pgqueue.events import DutyFailed, emit
-from pgqueue.job import Requeued
 from pgqueue.worker.batches import Batches
-from pgqueue.worker.hand import Hand, Try
+from pgqueue.worker.hand import Hand, Try, handed_back
 from pgqueue.worker.pace import Pace
-from pgqueue.worker.runner import Runner, Settled
+from pgqueue.worker.runner import Runner, Settled, put_off
 
 TURN = 0.004
 """Seconds that handlers which never wait may hold the event loop, all slots together, until
@@ -108,7 +107,10 @@ class Slots:
             key = (job.id, job.lease)
             self._hand.running[key] = job
             self._by_try[key] = me
-            settled = await self._run(job)
+            if job.task in self._batches.tasks:
+                settled = await self._run_batch(job)
+            else:
+                settled = await self._runner.run(job)
             now = time.monotonic()
             del self._hand.running[key]
             del self._by_try[key]
@@ -184,22 +186,13 @@ class Slots:
             emit(DutyFailed("slot", f"{type(error).__name__}: {error}"))
         self.fill()
 
-    async def _run(self, job: ClaimedJob) -> Settled | None:
+    async def _run_batch(self, job: ClaimedJob) -> Settled | None:
         try:
-            if job.task in self._batches.tasks:
-                return await self._batches.run(job)
-            return await self._runner.run(job)
+            return await self._batches.run(job)
         except asyncio.CancelledError:
             return Settled(handed_back(job))
         except Exception as error:  # noqa: BLE001 - told, and no error of ours may end a worker
-            # An error in our own code: the job waits a minute for better days and loses no try.
-            emit(DutyFailed("run", f"{type(error).__name__}: {error}"))
-            return Settled(Requeued(job.id, job.lease, delay=60.0, uncounted=1))
-
-
-def handed_back(job: ClaimedJob) -> Requeued:
-    """The outcome of a job that was claimed and not run, or not to its end: it costs no try."""
-    return Requeued(job.id, job.lease, uncounted=1)
+            return put_off(job, error)
 
 
 def _this_task() -> asyncio.Task[None]:

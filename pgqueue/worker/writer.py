@@ -13,7 +13,7 @@ from pgqueue.db.run import ask
 from pgqueue.engine.cancel import find_cancel_marks
 from pgqueue.engine.finish import Written
 from pgqueue.events import DutyFailed, EndingsHeldUp, LeasesLost, emit
-from pgqueue.job import Ended, Outcome, State
+from pgqueue.job import Ended, Outcome, Requeued, State
 from pgqueue.worker.exchange import Exchange
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
@@ -140,15 +140,13 @@ class Writer:
     def _count(self, outcomes: Sequence[Outcome], written: Written) -> None:
         tally = self._hand.tally
         self._hand.let_followers_go(written.applied)
-        for outcome in outcomes:
-            if outcome.job_id not in written.applied:
-                continue
-            if not isinstance(outcome, Ended):
-                tally.handed_back += outcome.uncounted
-            elif outcome.state is State.COMPLETED:
-                tally.completed += 1
-            elif outcome.state is State.FAILED:
-                tally.failed += 1
+        applied = [outcome for outcome in outcomes if outcome.job_id in written.applied]
+        states = [outcome.state for outcome in applied if isinstance(outcome, Ended)]
+        tally.completed += states.count(State.COMPLETED)
+        tally.failed += states.count(State.FAILED)
+        if len(states) < len(applied):
+            again = [outcome for outcome in applied if isinstance(outcome, Requeued)]
+            tally.handed_back += sum(outcome.uncounted for outcome in again)
         if written.lost:
             ids = tuple(outcome.job_id for outcome in written.lost)
             self._hand.let_followers_go(ids)

@@ -16,7 +16,7 @@ from pgqueue.db.run import Steps
 from pgqueue.engine.steps import StepBook
 from pgqueue.errors import LeaseLost
 from pgqueue.events import LeasesLost
-from pgqueue.tasks.running import Keeping, RunningJob
+from pgqueue.tasks.running import Keeping, RunningJob, Ways
 from pgqueue.tasks.task import Task
 from pgqueue.worker import endings
 from pgqueue.worker.notepad import Notepad
@@ -326,12 +326,12 @@ def test_a_handler_that_was_told_to_stop_commits_nothing_although_its_lease_stil
     """The worker writes how the try ended a moment after the telling; a quick thread is first."""
     rows(database, "create table late (n int)")
 
-    def held(_: Any) -> Steps[bool]:
+    def held(*_: Any) -> Steps[bool]:
         yield from ()
         return True
 
     keeping = Keeping(StepBook(pgq.sql), json_of)
-    running = RunningJob(1, 7, pgq.pools, held, Notepad(), keeping)
+    running = RunningJob(1, 7, Ways(pgq.pools, held, Notepad(), keeping))
     with running.transaction() as connection:
         connection.execute("insert into late values (1)")
     running.stop()
