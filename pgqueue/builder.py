@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 from pgqueue.engine.graph import MOST_NODES, POLICIES, Group, Node, listed
 from pgqueue.engine.workflow_entry import WorkflowRun
 from pgqueue.errors import ConfigError, WorkflowInvalid
-from pgqueue.job import NewJob
+from pgqueue.job import Job, NewJob
 from pgqueue.tasks.values import checked_text
 
 NAME_LIMIT = 200
@@ -18,6 +18,9 @@ After = str | Node | Group | Iterable["str | Node | Group"]
 """Whom a node comes after: names of nodes or groups, or what `add`, `group`, `chain` returned."""
 
 
+Policy = Literal["cancel", "ignore", "fail"]
+
+
 class Policies(TypedDict, total=False):
     """What becomes of a node when one of its parents fails, or is cancelled or deleted.
 
@@ -25,8 +28,8 @@ class Policies(TypedDict, total=False):
     `ignore`: it runs when all its parents have ended, in whatever way.
     """
 
-    parent_failed: str
-    parent_cancelled: str
+    parent_failed: Policy
+    parent_cancelled: Policy
 
 
 class WorkflowSender(Protocol):
@@ -75,6 +78,7 @@ class Workflow:
     ) -> Group:
         """Add jobs that run one after another, as `name[0]`, `name[1]`, …"""
         self._check_new(checked_name("chain", name))
+        jobs = _several("chain", name, jobs)
         members: list[Node] = []
         for place, job in enumerate(jobs):
             before_it: After = members[-1] if members else after
@@ -100,6 +104,7 @@ class Workflow:
         `name.callback`, runs once when all have ended, in whatever way.
         """
         self._check_new(checked_name("group", name))
+        jobs = _several("group", name, jobs)
         after, before = self._names(name, after), self._names(name, before)
         members = [
             self._add(
@@ -217,7 +222,18 @@ def checked_name(what: str, name: Any) -> str:
         raise WorkflowInvalid(str(error)) from None
 
 
+def _several(kind: str, name: str, jobs: Any) -> Iterable[Any]:
+    if isinstance(jobs, str | Mapping) or not isinstance(jobs, Iterable):
+        raise WorkflowInvalid(f"{kind} {name!r} takes a list of jobs: [task.payload(…), …]")
+    return jobs
+
+
 def _checked_job(name: str, job: Any) -> NewJob:
+    if isinstance(job, Job):
+        raise WorkflowInvalid(
+            f"node {name!r}: job {job.id} is in its queue already: use task.payload(…), "
+            "which enqueues nothing"
+        )
     if not isinstance(job, NewJob):
         raise WorkflowInvalid(f"node {name!r}: {job!r} is no job: use task.payload(…)")
     if job.unique_key is not None:

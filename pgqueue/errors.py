@@ -169,8 +169,8 @@ class WorkflowNotFound(PgQueueError, LookupError):
     def __init__(self, workflow_id: int | None, job_id: int | None = None) -> None:
         self.workflow_id = workflow_id
         self.job_id = job_id
-        what = f"workflow {workflow_id}" if job_id is None else f"a workflow of job {job_id}"
-        super().__init__(f"{what} does not exist, or retention has dropped it")
+        gone = f"workflow {workflow_id} does not exist, or retention has dropped it"
+        super().__init__(gone if job_id is None else f"job {job_id} belongs to no workflow")
 
 
 class WorkflowEnded(PgQueueError):

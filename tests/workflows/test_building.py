@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from pgqueue import ConfigError, PgQueue, TooManyJobs, Workflow, WorkflowInvalid
+from pgqueue import (
+    ConfigError,
+    PgQueue,
+    TooManyJobs,
+    Workflow,
+    WorkflowInvalid,
+    WorkflowNotFound,
+)
 from proving import rows, value
 from workflows.flows import job, parents_of
 
@@ -106,6 +113,14 @@ MALFORMED: list[tuple[str, Build, str]] = [
     (
         "no job in a group", lambda wf: wf.group("g", [None]),
         "node 'g[0]': None is no job: use task.payload(…)",
+    ),
+    (
+        "one job as a group", lambda wf: wf.group("g", job()),
+        "group 'g' takes a list of jobs: [task.payload(…), …]",
+    ),
+    (
+        "a mapping as a chain", lambda wf: wf.chain("c", {"a": job()}),
+        "chain 'c' takes a list of jobs: [task.payload(…), …]",
     ),
     (
         "a unique key", lambda wf: wf.add("a", replace(job(), unique_key="k")),
@@ -231,6 +246,21 @@ def test_a_workflow_is_refused_by_a_queue_that_it_would_overfill(
     pgq.set_max_queued("default", 5)
     wf.enqueue()
     assert value(database, "select count(*) from pgqueue.jobs") == 5
+
+
+def test_a_job_that_is_enqueued_already_is_no_node(pgq: PgQueue) -> None:
+    @pgq.task
+    def noop() -> None: ...
+
+    made = noop.enqueue()
+    with pytest.raises(WorkflowInvalid) as refused:
+        pgq.workflow("wf").add("a", made)  # type: ignore[arg-type]  # the point
+    assert str(refused.value) == (
+        f"node 'a': job {made.id} is in its queue already: use task.payload(…), which enqueues "
+        "nothing"
+    )
+    with pytest.raises(WorkflowNotFound, match=f"job {made.id} belongs to no workflow"):
+        pgq.workflow_of(made)
 
 
 def test_a_refused_workflow_leaves_nothing_behind(pgq: PgQueue, database: str) -> None:

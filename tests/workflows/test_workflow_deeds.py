@@ -176,7 +176,7 @@ def test_what_cannot_be_added_is_refused_with_its_error(pgq: PgQueue, database: 
     )
     with pytest.raises(WorkflowNotFound):
         Workflow("x", pgq, 99).enqueue()
-    with pytest.raises(WorkflowNotFound, match="a workflow of job 77 does not exist"):
+    with pytest.raises(WorkflowNotFound, match="job 77 belongs to no workflow"):
         pgq.workflow_of(replace(pgq.get_job(made.jobs["a"]), id=77, workflow_id=None))
 
 
