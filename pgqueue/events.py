@@ -98,6 +98,15 @@ class JobsClaimed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class JobsAdmitted(Event):
+    """A pass of admission let limited jobs of these queues in; it took so many seconds."""
+
+    count: int
+    queues: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class JobStarted(Event):
     """A handler starts."""
 

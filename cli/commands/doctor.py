@@ -12,7 +12,7 @@ MARKS = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 
 
 def doctor(app: AppOption = None, json: JsonOption = False) -> None:
-    """Look for what is wrong: workers, partitions, snapshots, tasks, chores, schedules.
+    """Look for what is wrong: workers, partitions, snapshots, tasks, limits, chores, schedules.
 
     Exit code 1 if something is an error.
 

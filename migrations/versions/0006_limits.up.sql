@@ -946,6 +946,93 @@ left join (
 ) as line on line.name = names.name
 where not starts_with(names.name, '@');
 
+-- Tasks with jobs that are due and that no live worker of their queue knows; of limited jobs those that
+-- stand in no line.
+create or replace view pgqueue.unknown_tasks as
+select due.task, due.queue, due.jobs, due.oldest_run_at
+from (
+  select task, queue, count(*) as jobs, min(run_at) as oldest_run_at
+  from pgqueue.jobs
+  where (
+      state = 'queued'
+      or blocked_on collate "C" = '@new'
+      or starts_with(blocked_on, '@worker:')
+    )
+    and run_at <= pgqueue.clock()
+  group by task, queue
+) as due
+where not exists (
+  select
+  from pgqueue.workers
+  where workers.heartbeat_at > pgqueue.clock() - interval '15 seconds'
+    and (cardinality(workers.queues) = 0 or due.queue = any(workers.queues))
+    and due.task = any(workers.tasks)
+);
+
+-- As before, limited jobs included, and: `order-held`, the first of an order that waits because a job
+-- before it failed for good, since that one's end.
+create or replace view pgqueue.stuck_jobs as
+select jobs.id, jobs.task, jobs.queue, jobs.state, jobs.worker_id, stuck.reason, stuck.since
+from pgqueue.jobs
+left join pgqueue.workers on workers.id = jobs.worker_id
+cross join lateral (
+  values
+    (
+      'worker-died',
+      coalesce(workers.heartbeat_at, jobs.started_at) + interval '15 seconds',
+      workers.id is null or workers.heartbeat_at < pgqueue.clock() - interval '15 seconds'
+    ),
+    (
+      'over-timeout',
+      jobs.started_at + jobs.timeout * interval '1 second',
+      jobs.started_at + (jobs.timeout + 10) * interval '1 second' < pgqueue.clock()
+    ),
+    (
+      'cancel-ignored',
+      jobs.cancel_requested_at,
+      jobs.cancel_requested_at < pgqueue.clock() - interval '10 seconds'
+    )
+) as stuck (reason, since, is_so)
+where jobs.state = 'running'
+  and stuck.is_so
+union all
+select jobs.id, jobs.task, jobs.queue, jobs.state, jobs.worker_id, 'no-worker', jobs.run_at
+from pgqueue.unknown_tasks
+join pgqueue.jobs using (task, queue)
+where (
+    jobs.state = 'queued'
+    or jobs.blocked_on collate "C" = '@new'
+    or starts_with(jobs.blocked_on, '@worker:')
+  )
+  and jobs.run_at < pgqueue.clock() - interval '5 minutes'
+  and not exists (
+    select
+    from pgqueue.queues
+    where queues.name = jobs.queue
+      and queues.paused
+  )
+union all
+select
+  heads.id, heads.task, heads.queue, heads.state, heads.worker_id, 'order-held', held.finished_at
+from pgqueue.order_holds as held
+cross join lateral (
+  select id, task, queue, state, worker_id
+  from pgqueue.jobs
+  where jobs.order_name = held.name
+  order by scheduled_at, id
+  limit 1
+) as heads
+-- Retried, deleted or dropped: the next pass lets the order go on.
+where heads.id <> held.job_id
+  and not exists (select from pgqueue.jobs where jobs.id = held.job_id)
+  and exists (
+    select
+    from pgqueue.finished_jobs
+    where finished_jobs.id = held.job_id
+      and finished_jobs.finished_at = held.finished_at
+      and finished_jobs.state = 'failed'
+  );
+
 -- About how many jobs of a queue wait: queued, scheduled or blocked; counts `most` and 20,000 blocked
 -- ones of all queues, and no further.
 create function pgqueue.backlog(queue text, most integer)

@@ -8,6 +8,7 @@ from enum import StrEnum, auto
 from typing import Any
 
 from pgqueue.db.run import Statement, Steps
+from pgqueue.engine.limits import check_limits
 from pgqueue.schedule.deeds import list_problems
 
 Sql = Mapping[str, str]
@@ -44,7 +45,7 @@ class Finding:
 def examine(sql: Sql) -> Steps[list[Finding]]:
     """All checks in their order; a check that finds nothing wrong says so in one finding."""
     findings: list[Finding] = []
-    for check in (_workers, _partitions, _snapshots, _tasks, _chores, _schedules):
+    for check in (_workers, _partitions, _snapshots, _tasks, _limits, _chores, _schedules):
         findings += yield from check(sql)
     return findings
 
@@ -96,6 +97,45 @@ def _tasks(sql: Sql) -> Steps[list[Finding]]:
         )
         for task, queue, jobs in rows
     ] or [Finding("tasks", Level.OK, "all that is due is known to a worker")]
+
+
+def _limits(sql: Sql) -> Steps[list[Finding]]:
+    found = [
+        Finding(
+            "limits",
+            Level.ERROR,
+            f"limit {one.name!r} is exceeded: {one.found} of {one.allowed}"
+            + (f" starts in {one.per:g} s" if one.per else " at once"),
+            "pgq limits check shows by whom; this should not be: please report it",
+        )
+        for one in (yield from check_limits(sql))
+    ]
+    for name, job_id, waiting in (yield Statement(sql["list_held_orders"])):
+        message = f"{waiting} jobs of {name!r} wait: job {job_id} before them failed for good"
+        advice = f"pgq jobs retry {job_id}, or pgq jobs delete {job_id}"
+        found.append(Finding("limits", Level.WARNING, message, advice))
+    found += [_standing(*row) for row in (yield Statement(sql["list_standing_lines"]))]
+    ((unseen,),) = yield Statement(sql["count_unseen"])
+    if unseen:
+        message = f"{unseen} jobs with limits came over 5 minutes ago, and no worker lets them in"
+        advice = "start a worker, or look at the log of those that run for what fails"
+        found.append(Finding("limits", Level.WARNING, message, advice))
+    return found or [Finding("limits", Level.OK, "none is exceeded, and every line moves")]
+
+
+def _standing(
+    name: str, waiting: int, running: int, holders: list[int] | None, seconds: float | None
+) -> Finding:
+    if running == 0:
+        message = f"limit {name!r} lets nobody in, and {waiting} jobs wait"
+        return Finding("limits", Level.WARNING, message, f"pgq limits reset {name}, or set another")
+    ids = ", ".join(str(job_id) for job_id in holders or ())
+    message = (
+        f"{waiting} jobs wait for limit {name!r}, whose {running} slots have been held for "
+        f"{(seconds or 0) / 60:.0f} minutes by jobs {ids}"
+    )
+    advice = "pgq jobs show tells what they do; a timeout ends a handler that hangs"
+    return Finding("limits", Level.WARNING, message, advice)
 
 
 def _chores(sql: Sql) -> Steps[list[Finding]]:

@@ -66,6 +66,63 @@ from pgqueue.unknown_tasks
 order by jobs desc, task
 limit 20
 
+-- Orders that a failed job holds, the longest lines first.
+-- name: list_held_orders
+select
+  held.name, held.job_id,
+  (
+    select count(*)
+    from pgqueue.jobs
+    where jobs.order_name = held.name
+  ) as waiting
+from pgqueue.stuck_jobs as stuck
+join pgqueue.jobs on jobs.id = stuck.id
+join pgqueue.order_holds as held on held.name = jobs.order_name
+where stuck.reason = 'order-held'
+order by waiting desc, held.name
+limit 20
+
+-- Lines that stand: before a limit of none, or one whose slots are all held by who was let in more
+-- than an hour ago. Of the thousand longest lines.
+-- name: list_standing_lines
+select
+  line.name, line.jobs, rule.running, holders.ids,
+  extract(epoch from pgqueue.clock() - holders.last_admission)::double precision as seconds
+from (
+  select blocked_on as name, count(*) as jobs
+  from pgqueue.jobs
+  where blocked_on is not null
+    and not starts_with(blocked_on, '@')
+  group by blocked_on
+  order by count(*) desc
+  limit 1000
+) as line
+cross join lateral pgqueue.limit_rule(line.name) as rule
+cross join lateral (
+  select
+    count(*) as jobs,
+    max(run_at) as last_admission,
+    (array_agg(id order by admitted_seq))[:10] as ids
+  from pgqueue.jobs
+  where admitted_seq is not null
+    and line.name = any(limits)
+) as holders
+where rule.running = 0
+  or (
+    holders.jobs > 0
+    and holders.jobs >= rule.running
+    and holders.last_admission < pgqueue.clock() - interval '1 hour'
+  )
+order by line.jobs desc, line.name
+limit 20
+
+-- Limited jobs that came more than five minutes ago and that no pass of admission has looked at.
+-- name: count_unseen
+select count(*)
+from pgqueue.jobs
+where blocked_on collate "C" = '@new'
+  and run_at < pgqueue.clock() - interval '5 minutes'
+
 -- name: list_failed_chores
 select name, last_error
 from pgqueue.chores

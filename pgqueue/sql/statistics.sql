@@ -82,6 +82,17 @@ with recursive
     where cardinality(%(queues)s::text[]) = 0
       or lanes.queue = any(%(queues)s::text[])
     group by lanes.queue, first_due.task
+    union all
+    select set_aside.queue, set_aside.task, count(*) as jobs
+    from (
+      select queue, task
+      from pgqueue.jobs
+      where blocked_on collate "C" > '@worker:'
+        and blocked_on collate "C" < '@worker;'
+        and (cardinality(%(queues)s::text[]) = 0 or queue = any(%(queues)s::text[]))
+      limit 1000
+    ) as set_aside
+    group by set_aside.queue, set_aside.task
   )
 select due.task, sum(due.jobs)::bigint as jobs
 from due

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pgqueue.engine.limits import Pass, Place, admit
 from pgqueue.engine.notify import ring
-from pgqueue.events import DutyFailed, emit
+from pgqueue.events import DutyFailed, JobsAdmitted, emit, is_wanted
 from pgqueue.settings import Settings
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.link import Link, LinkDown
@@ -69,6 +69,7 @@ class Admission:
         await self._forget(link)
         freed, self._hand.freed = self._hand.freed, set()
         alive = self._settings.heartbeat_timeout
+        began = time.monotonic()
         try:
             passed = await link.execute(admit(self._sql, freed, self.place, alive))
         except BaseException:
@@ -78,6 +79,9 @@ class Admission:
             self._hand.freed |= freed
             return passed
         self.place = passed.place
+        if passed.admitted and is_wanted(JobsAdmitted):
+            seconds = time.monotonic() - began
+            emit(JobsAdmitted(passed.admitted, tuple(sorted(passed.queues)), seconds))
         if passed.admitted or passed.unclaimed:
             self._let_in()
         is_ours = self._are_ours(passed.queues) and self._has_room(passed.admitted)

@@ -2412,7 +2412,7 @@ CREATE VIEW pgqueue.unknown_tasks AS
             count(*) AS jobs,
             min(jobs.run_at) AS oldest_run_at
            FROM pgqueue.jobs
-          WHERE ((jobs.state = 'queued'::text) AND (jobs.run_at <= pgqueue.clock()))
+          WHERE (((jobs.state = 'queued'::text) OR ((jobs.blocked_on COLLATE "C") = '@new'::text) OR starts_with(jobs.blocked_on, '@worker:'::text)) AND (jobs.run_at <= pgqueue.clock()))
           GROUP BY jobs.task, jobs.queue) due
   WHERE (NOT (EXISTS ( SELECT
            FROM pgqueue.workers
@@ -2440,9 +2440,32 @@ UNION ALL
     jobs.run_at AS since
    FROM (pgqueue.unknown_tasks
      JOIN pgqueue.jobs USING (task, queue))
-  WHERE ((jobs.state = 'queued'::text) AND (jobs.run_at < (pgqueue.clock() - '00:05:00'::interval)) AND (NOT (EXISTS ( SELECT
+  WHERE (((jobs.state = 'queued'::text) OR ((jobs.blocked_on COLLATE "C") = '@new'::text) OR starts_with(jobs.blocked_on, '@worker:'::text)) AND (jobs.run_at < (pgqueue.clock() - '00:05:00'::interval)) AND (NOT (EXISTS ( SELECT
            FROM pgqueue.queues
-          WHERE ((queues.name = jobs.queue) AND queues.paused)))));
+          WHERE ((queues.name = jobs.queue) AND queues.paused)))))
+UNION ALL
+ SELECT heads.id,
+    heads.task,
+    heads.queue,
+    heads.state,
+    heads.worker_id,
+    'order-held'::text AS reason,
+    held.finished_at AS since
+   FROM (pgqueue.order_holds held
+     CROSS JOIN LATERAL ( SELECT jobs.id,
+            jobs.task,
+            jobs.queue,
+            jobs.state,
+            jobs.worker_id
+           FROM pgqueue.jobs
+          WHERE (jobs.order_name = held.name)
+          ORDER BY jobs.scheduled_at, jobs.id
+         LIMIT 1) heads)
+  WHERE ((heads.id <> held.job_id) AND (NOT (EXISTS ( SELECT
+           FROM pgqueue.jobs
+          WHERE (jobs.id = held.job_id)))) AND (EXISTS ( SELECT
+           FROM pgqueue.finished_jobs
+          WHERE ((finished_jobs.id = held.job_id) AND (finished_jobs.finished_at = held.finished_at) AND (finished_jobs.state = 'failed'::text)))));
 
 CREATE TABLE pgqueue.task_limits (
     task text NOT NULL,

@@ -10,10 +10,11 @@ import pytest
 from endings import worker
 from pgqueue import Fail, Job, Limit, Order, PgQueue, Retry, Snooze
 from pgqueue.engine.limits import Place
+from pgqueue.events import JobsAdmitted
 from pgqueue.worker.admission import AGAIN_AFTER, Admission
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.link import Link
-from proving import rows, states, until, value
+from proving import listening, rows, states, until, value
 
 
 class Counter:
@@ -43,7 +44,11 @@ async def test_two_workers_share_a_limit(pgq: PgQueue, database: str) -> None:
         await counter.hold(0.01)
 
     work.enqueue_many([{"n": n} for n in range(30)])
-    await _burst(pgq, workers=2)
+    with listening() as recorder:
+        await _burst(pgq, workers=2)
+    let_in = recorder.of(JobsAdmitted)
+    assert sum(event.count for event in let_in) >= 30
+    assert {event.queues for event in let_in} == {("default",)}
     assert states(database) == {"completed": 30}
     assert counter.most == 3
     assert pgq.check_limits() == []
