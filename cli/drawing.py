@@ -15,6 +15,9 @@ FOLDED_FROM = 6
 NAMED = 5
 """Further parents that a line names."""
 
+WIDEST = 60
+"""Columns of branches. What lies deeper is not moved to the right, and names all its parents."""
+
 _ORDER = ("running", "queued", "blocked", "waiting", "completed", "failed", "cancelled", "deleted")
 
 
@@ -36,7 +39,7 @@ def lines(graph: Sequence[Mapping[str, Any]], *, folded: bool = True) -> Iterato
         # A parent that was added later stands further down, not above.
         above = [place for place in unit.parents if place < unit.place]
         below.setdefault(max(above, default=-1), []).append(unit)
-    yield from _branches(units, below, below.get(-1, []), "", is_top=True)
+    yield from _branches(units, below)
 
 
 def _units(graph: Sequence[Mapping[str, Any]], fold: int) -> list[_Unit]:
@@ -68,27 +71,25 @@ def _likeness(node: Mapping[str, Any]) -> Any:
     return ("task", node["task"], tuple(node["after"]))
 
 
-def _branches(
-    units: Sequence[_Unit],
-    below: Mapping[int, list[_Unit]],
-    branches: Sequence[_Unit],
-    indent: str,
-    *,
-    is_top: bool = False,
-) -> Iterator[str]:
-    for unit in branches:
-        is_last = unit is branches[-1]
-        yield indent + ("" if is_top else "└ " if is_last else "├ ") + _line(unit, units)
-        inner = indent + ("" if is_top else "  " if is_last else "│ ")
+def _branches(units: Sequence[_Unit], below: Mapping[int, list[_Unit]]) -> Iterator[str]:
+    # Not recursive: a branch may lie below a thousand others.
+    open_ones = [(unit, "", "") for unit in reversed(below.get(-1, []))]
+    while open_ones:
+        unit, before, inner = open_ones.pop()
+        is_deep = len(inner) >= WIDEST
+        yield before + _line(unit, units, is_deep=is_deep)
         # One after another, as long as there is only one: the drawing grows down, not to the right.
         followers = below.get(unit.place, [])
         while len(followers) == 1:
-            yield f"{inner}↓ {_line(followers[0], units)}"
+            yield f"{inner}↓ {_line(followers[0], units, is_deep=is_deep)}"
             followers = below.get(followers[0].place, [])
-        yield from _branches(units, below, followers, inner)
+        for follower in reversed(followers):
+            is_last = follower is followers[-1]
+            further = "" if is_deep else "  " if is_last else "│ "
+            open_ones.append((follower, inner + ("└ " if is_last else "├ "), inner + further))
 
 
-def _line(unit: _Unit, units: Sequence[_Unit]) -> str:
+def _line(unit: _Unit, units: Sequence[_Unit], *, is_deep: bool) -> str:
     counts = Counter(node["state"] for node in unit.nodes)
     if len(unit.nodes) == 1:
         node = unit.nodes[0]
@@ -97,9 +98,9 @@ def _line(unit: _Unit, units: Sequence[_Unit]) -> str:
         told = ", ".join(f"{counts[state]:,} {state}" for state in _ORDER if counts[state])
         said = f"{unit.label}: {told}"
     shown_below = max((place for place in unit.parents if place < unit.place), default=-1)
-    others = sorted(unit.parents - {shown_below})
+    others = sorted(unit.parents if is_deep else unit.parents - {shown_below})
     if others:
         named = ", ".join(units[place].label for place in others[:NAMED])
         more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
-        said += f", also after {named}{more}"
+        said += f", {'' if is_deep else 'also '}after {named}{more}"
     return safe(said)

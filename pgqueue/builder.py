@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 from pgqueue.engine.graph import MOST_NODES, POLICIES, Group, Node, listed
@@ -80,13 +81,14 @@ class Workflow:
         self._check_new(checked_name("chain", name))
         jobs = _several("chain", name, jobs)
         members: list[Node] = []
-        for place, job in enumerate(jobs):
-            before_it: After = members[-1] if members else after
-            member = f"{name}[{place}]"
-            members.append(
-                self._add(member, job, after=before_it, before=(), group=name, policies=policies)
-            )
-        return self._grouped("chain", name, members, members[-1:], None)
+        with self._all_or_none():
+            for place, job in enumerate(jobs):
+                last: After = members[-1] if members else after
+                member = f"{name}[{place}]"
+                members.append(
+                    self._add(member, job, after=last, before=(), group=name, policies=policies)
+                )
+            return self._grouped("chain", name, members, members[-1:], None)
 
     def group(
         self,
@@ -106,20 +108,21 @@ class Workflow:
         self._check_new(checked_name("group", name))
         jobs = _several("group", name, jobs)
         after, before = self._names(name, after), self._names(name, before)
-        members = [
-            self._add(
-                f"{name}[{place}]", job, after=after, before=before, group=name, policies=policies
+        with self._all_or_none():
+            members = [
+                self._add(
+                    f"{name}[{n}]", job, after=after, before=before, group=name, policies=policies
+                )
+                for n, job in enumerate(jobs)
+            ]
+            group = self._grouped("group", name, members, members, None)
+            if callback is None:
+                return group
+            always: Policies = {"parent_failed": "ignore", "parent_cancelled": "ignore"}
+            last = self._add(
+                f"{name}.callback", callback, after=group, before=(), group=None, policies=always
             )
-            for place, job in enumerate(jobs)
-        ]
-        group = self._grouped("group", name, members, members, None)
-        if callback is None:
-            return group
-        always: Policies = {"parent_failed": "ignore", "parent_cancelled": "ignore"}
-        last = self._add(
-            f"{name}.callback", callback, after=group, before=(), group=None, policies=always
-        )
-        return self._grouped("group", name, members, members, last)
+            return self._grouped("group", name, members, members, last)
 
     def enqueue(self, *, connection: Any = None) -> WorkflowRun:
         """Insert all of it, in one transaction or in the caller's; returns the ids.
@@ -175,6 +178,19 @@ class Workflow:
             raise WorkflowInvalid(f"{kind} {name!r} is empty: give it one job or more")
         self.groups[name] = Group(name, tuple(members), tuple(ends), callback)
         return self.groups[name]
+
+    @contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """Who goes on after an error has not half a group."""
+        nodes, groups = len(self.nodes), len(self.groups)
+        try:
+            yield
+        except BaseException:
+            while len(self.nodes) > nodes:
+                self.nodes.popitem()
+            while len(self.groups) > groups:
+                self.groups.popitem()
+            raise
 
     def _check_new(self, name: str) -> None:
         if name in self.nodes or name in self.groups:

@@ -180,6 +180,8 @@ class Workflows(ABC):
             raise ConfigError(f"state {state!r} is not valid: {', '.join(STATES)}")
         if type(limit) is not int or not 0 < limit <= LARGEST_ID:
             raise ConfigError(f"limit {limit!r} is not valid: 1 or more")
+        if name is not None:
+            checked_name("workflow", name)
         after = None if before is None else checked_workflow(before)
         return workflow_deeds.list_workflows(
             self.sql, name=name, state=state, limit=limit, before=after

@@ -107,6 +107,9 @@ left join lateral (
   select state, finished_at
   from pgqueue.finished_jobs
   where finished_jobs.id = nodes.job_id
+    -- Only its own day, where that is known, and not every one that is kept.
+    and finished_jobs.finished_at between
+      coalesce(nodes.finished_at, '-infinity') and coalesce(nodes.finished_at, 'infinity')
   order by finished_at desc
   limit 1
 ) as ended on true
@@ -131,11 +134,14 @@ with recursive following as (
 )
 select following.job_id, live.state, ended.finished_at
 from following
+join pgqueue.workflow_nodes as nodes on nodes.job_id = following.job_id
 left join pgqueue.jobs as live on live.id = following.job_id
 left join lateral (
   select finished_at
   from pgqueue.finished_jobs
   where finished_jobs.id = following.job_id
+    and finished_jobs.finished_at between
+      coalesce(nodes.finished_at, '-infinity') and coalesce(nodes.finished_at, 'infinity')
   order by finished_at desc
   limit 1
 ) as ended on true

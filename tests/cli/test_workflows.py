@@ -112,3 +112,19 @@ def test_a_name_cannot_command_the_terminal(pgq: PgQueue) -> None:
     wf.add("red\x1b[31m\u202e", job())
     graph = pgq.show_workflow(wf.enqueue().id)["graph"]
     assert list(lines(graph)) == ["red[31m: queued (job 1, noop)"]
+
+
+def test_a_graph_with_a_thousand_branches_below_each_other_is_drawn_line_by_line() -> None:
+    graph: list[dict[str, Any]] = []
+    for n in range(1000):
+        above = [f"step-{n - 1}"] if n else []
+        for name in (f"step-{n}", f"side-{n}"):
+            graph.append({
+                "name": name, "group_name": None, "task": name, "state": "waiting",
+                "job_id": len(graph), "after": above,
+            })  # fmt: skip
+    drawn = list(lines(graph))
+    assert len(drawn) == 2000
+    assert max(len(line) for line in drawn) < 200
+    (last,) = [line for line in drawn if "side-999" in line]
+    assert last.endswith("side-999: waiting (job 1999, side-999), after step-998")

@@ -322,3 +322,22 @@ def test_a_builder_can_be_enqueued_twice(pgq: PgQueue) -> None:
     first, second = wf.enqueue(), wf.enqueue()
     assert first.id != second.id
     assert first.jobs != second.jobs
+
+
+def test_a_group_that_is_refused_is_not_half_there(pgq: PgQueue) -> None:
+    wf = pgq.workflow("wf")
+    wf.add("part.callback", job())
+    wf.add("step[1]", job())
+    with pytest.raises(WorkflowInvalid, match=r"two nodes are named 'part\.callback'"):
+        wf.group("part", [job(), job()], callback=job())
+    with pytest.raises(WorkflowInvalid, match=r"two nodes are named 'step\[1\]'"):
+        wf.chain("step", [job(), job()])
+    assert (list(wf.nodes), list(wf.groups)) == (["part.callback", "step[1]"], [])
+
+
+@pytest.mark.parametrize("name", ["", "\x00", "\udc80", 5, "x" * 201])
+def test_a_list_of_workflows_of_a_name_that_none_can_have_is_refused(
+    pgq: PgQueue, name: Any
+) -> None:
+    with pytest.raises(WorkflowInvalid, match=r"workflow name .* (is not valid|is the most)"):
+        pgq.list_workflows(name=name)

@@ -160,3 +160,26 @@ def test_who_waits_for_whom_is_found_by_its_index_whatever_the_statistics_say(
     text = "\n".join(line for (line,) in plan)
     assert "workflow_nodes_waiting" in text, text
     assert "workflow_nodes_pkey" not in text, text
+
+
+def test_a_retry_looks_for_each_job_in_its_own_day(pgq: PgQueue, database: str) -> None:
+    """Else it looks through every day that is kept, for each node."""
+    wf = pgq.workflow("wide")
+    wf.group("part", [job(n=n) for n in range(100)])
+    made = wf.enqueue()
+    end(database, *made.jobs.values(), state="failed")
+    passed(pgq)
+    looks = (
+        "select coalesce(sum(idx_scan + seq_scan), 0) from pg_stat_xact_user_tables "
+        "where relname like 'finished_jobs%'"
+    )
+    for name, params in (
+        ("find_uncompleted_nodes", {"id": made.id}),
+        ("find_nodes_from", {"ids": sorted(made.jobs.values())}),
+    ):
+        with psycopg.connect(database) as connection:
+            found = connection.execute(pgq.sql[name], params).fetchall()
+            counted = connection.execute(looks).fetchone()
+        assert len(found) == 100
+        assert counted is not None
+        assert counted[0] <= 200, "its day among what completed, and among what failed"
