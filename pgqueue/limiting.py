@@ -57,14 +57,15 @@ class Limiting(ABC):
         per: float | timedelta | None = None,
         lasting: float | timedelta | None = None,
         by: Operator | None = None,
-    ) -> None:
+    ) -> bool:
         """Let other figures hold for a limit than the code declares, `lasting` so long or for good.
 
         What is not given stays as declared. "queue:NAME" limits all jobs of a queue, with no code.
-        Who is already in stays in: a lowered limit lets in again when enough have ended. Raises
+        Who is already in stays in: a lowered limit lets in again when enough have ended. False
+        where no code declares a limit of this name: a name mistyped, or one of jobs to come. Raises
         ConfigError for what cannot be.
         """
-        self._run(self._set_limit(name, running, starts, per, lasting, by), None)
+        return self._run(self._set_limit(name, running, starts, per, lasting, by), None)
 
     async def aset_limit(
         self,
@@ -75,9 +76,9 @@ class Limiting(ABC):
         per: float | timedelta | None = None,
         lasting: float | timedelta | None = None,
         by: Operator | None = None,
-    ) -> None:
+    ) -> bool:
         """`set_limit` for async code."""
-        await self._arun(self._set_limit(name, running, starts, per, lasting, by), None)
+        return await self._arun(self._set_limit(name, running, starts, per, lasting, by), None)
 
     def reset_limit(self, name: str, *, by: Operator | None = None) -> bool:
         """Take back what `set_limit` has set; False when there was nothing."""
@@ -137,7 +138,8 @@ class Limiting(ABC):
         by: Operator | None,
     ) -> Steps[bool]:
         check_name("limit", name)
-        check_caps(name, running, starts, per)
+        has_declared_period = starts is not None and per is None
+        check_caps(name, running, starts, 1.0 if has_declared_period else per)
         if name.startswith(verbs.QUEUE) and "{" not in name:
             checked_queue(name.removeprefix(verbs.QUEUE))
         if lasting is not None:

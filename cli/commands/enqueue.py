@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,7 +62,7 @@ def enqueue(
         "expires_at": _instant(expires_at, "--expires-at"),
         "tags": tag,
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if app is None and not pgq.settings.app and task not in pgq.tasks:
         raise ConfigError(
             f"task {task!r} is not one of the built-in pipeline's: name your app with "

@@ -46,8 +46,8 @@ def list_(
 def set_(
     name: NameArgument,
     running: Annotated[int | None, typer.Option(min=0, help="So many at once.")] = None,
-    starts: Annotated[int | None, typer.Option(min=1, help="So many starts, with --per.")] = None,
-    per: Annotated[float | None, typer.Option(help="In so many seconds.")] = None,
+    starts: Annotated[int | None, typer.Option(min=1, help="So many in --per seconds.")] = None,
+    per: Annotated[float | None, typer.Option(help="Seconds; without: as declared.")] = None,
     lasting: Annotated[
         str | None, typer.Option("--for", help="For so long: 30s, 10m, 1h, 7d; without: for good.")
     ] = None,
@@ -64,9 +64,14 @@ def set_(
     if lasting is not None and span is None:
         raise ConfigError(f"--for {lasting!r} is not a time: use one such as 30s, 10m, 1h or 7d")
     pgq = ready_app(app)
-    pgq.set_limit(name, running=running, starts=starts, per=per, lasting=span, by=operator())
+    is_declared = pgq.set_limit(
+        name, running=running, starts=starts, per=per, lasting=span, by=operator()
+    )
     rows = pgq.limits(name)
     pgq.close()
+    if not is_declared and not any(row["used"] or row["waiting"] for row in rows):
+        note = f"note: no task has declared limit {safe(name)} yet, and no job waits for it: "
+        typer.echo(note + "`pgq limits list` shows those in use", err=True)
     if json:
         print_json(plain(rows))
     else:

@@ -175,8 +175,8 @@ class Caps:
 def set_limit(sql: Sql, name: str, caps: Caps | None, operator: Operator) -> Steps[bool]:
     """Let other figures hold than the code declares, or with None those of the code again.
 
-    False when there was nothing to take back. Raises ConfigError for a pattern that no code
-    declares, and for an order.
+    False when there was nothing to take back, or when no code declares what is set. Raises
+    ConfigError for a pattern that no code declares, for starts of no period, and for an order.
     """
     if name.startswith(ORDER):
         raise ConfigError(f"{name!r} is an order: one job at a time, nothing else can be set")
@@ -187,23 +187,24 @@ def set_limit(sql: Sql, name: str, caps: Caps | None, operator: Operator) -> Ste
     }
     if caps is None:
         return bool((yield Statement(sql["reset_limit"], params)))
-    if "{" in name and not (yield from _is_declared(sql, name)):
+    ((is_declared, _, _, per, _),) = yield Statement(sql["find_limit"], {"name": name})
+    if "{" in name and not is_declared:
         raise ConfigError(
             f"limit {name!r} is declared by no task: name one limit, such as tenant:acme"
+        )
+    if caps.starts is not None and caps.per is None and per is None:
+        raise ConfigError(
+            f"limit {name!r} has no rate yet: starts and per belong together, as in "
+            "starts=10, per=1"
         )
     figures = {
         "running": caps.running,
         "starts": caps.starts,
-        "per": caps.per,
+        "per": per if caps.starts is not None and caps.per is None else caps.per,
         "seconds": caps.seconds,
     }
     yield Statement(sql["set_limit"], {**params, **figures})
-    return True
-
-
-def _is_declared(sql: Sql, name: str) -> Steps[bool]:
-    ((is_declared, *_),) = yield Statement(sql["find_limit"], {"name": name})
-    return bool(is_declared)
+    return bool(is_declared or params["queue"])
 
 
 LISTED = (

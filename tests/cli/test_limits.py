@@ -31,6 +31,14 @@ def test_a_limit_is_set_for_a_while_listed_and_taken_back(pgq_command: Run) -> N
     assert pgq_command("limits", "reset", "tenant:acme").out == "limit tenant:acme was not set\n"
 
 
+def test_a_name_that_nobody_declared_is_set_and_doubted(pgq_command: Run) -> None:
+    said = pgq_command("limits", "set", "tenant:amce", "--running", "10")
+    assert said.code == 0
+    assert "no task has declared limit tenant:amce yet" in said.err
+    said = pgq_command("limits", "set", "queue:mail", "--running", "10")
+    assert (said.code, said.err) == (0, "")
+
+
 def test_check_exits_with_1_where_a_limit_is_exceeded(pgq_command: Run, database: str) -> None:
     assert pgq_command("limits", "set", "email", "--running", "1").code == 0
     said = pgq_command("limits", "check")

@@ -10,7 +10,7 @@ import pytest
 
 from admitting import let_in, lines, sending
 from endings import end
-from pgqueue import Limit, PgQueue
+from pgqueue import ConfigError, Limit, PgQueue
 from pgqueue.db.pools import connect
 from pgqueue.db.run import ask, run
 from pgqueue.engine.claim import Lane, claim_jobs
@@ -262,6 +262,21 @@ def test_an_operators_figure_holds_until_its_time_is_over(
     assert rows(database, target) == [("limit", "limit tenant:acme", "3")]
     # What is over need not be taken back.
     assert not pgq.reset_limit("tenant:acme")
+
+
+def test_a_rate_is_lowered_by_its_starts_alone(pgq: PgQueue) -> None:
+    send = sending(pgq, Limit("api:{tenant}", starts=10, per=2))
+    send.using(tenant="acme").enqueue()
+    assert pgq.set_limit("api:acme", starts=3)
+    (usage,) = pgq.limits("api:acme")
+    assert (usage["starts"], usage["per"]) == (3, 2)
+    assert pgq.set_limit("api:{tenant}", starts=4)
+    assert not pgq.set_limit("aip:acme", running=1)
+    with pytest.raises(ConfigError) as refused:
+        pgq.set_limit("aip:acme", starts=3)
+    assert str(refused.value) == (
+        "limit 'aip:acme' has no rate yet: starts and per belong together, as in starts=10, per=1"
+    )
 
 
 def test_a_queue_can_be_limited_without_code(
