@@ -385,10 +385,10 @@ class Fail(Verdict):
 class Parked(BaseException):
     """Leaves a handler that sleeps or waits: its job is put back for `seconds`, and costs no try.
 
-    Not an Exception, so that no `except Exception` keeps it. `waits` names a wait for an event.
+    Not an Exception, so that no `except Exception` keeps it. `waits` names its waits for events.
     """
 
-    def __init__(self, seconds: float, waits: str | None = None) -> None:
+    def __init__(self, seconds: float, waits: tuple[str, ...] = ()) -> None:
         self.seconds = seconds
         self.waits = waits
         super().__init__(f"the handler is left for {seconds:g} s")

@@ -288,7 +288,7 @@ class Ended(NamedTuple):
 class Requeued(NamedTuple):
     """The job comes again after `delay` seconds; `uncounted` tries are given back.
 
-    One that `waits` (the wait's name) comes at once if its event was delivered meanwhile.
+    One that `waits` (the waits' names) comes at once if an event was delivered meanwhile.
     """
 
     job_id: int
@@ -296,7 +296,7 @@ class Requeued(NamedTuple):
     delay: float = 0.0
     uncounted: int = 0
     error: str | None = None
-    waits: str | None = None
+    waits: tuple[str, ...] = ()
 
 
 Outcome = Ended | Requeued

@@ -142,7 +142,7 @@ class StepBook:
 
 def wake_delivered(sql: Sql, requeued: Iterable[Requeued]) -> Statement | None:
     """To follow the statement that puts jobs back: whose event has come meanwhile runs at once."""
-    parked = [(outcome.job_id, outcome.waits) for outcome in requeued if outcome.waits is not None]
+    parked = [(outcome.job_id, name) for outcome in requeued for name in outcome.waits]
     if not parked:
         return None
     params = {"ids": [job_id for job_id, _ in parked], "names": [name for _, name in parked]}

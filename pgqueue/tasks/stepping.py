@@ -71,6 +71,8 @@ class Stepping:
         self._kept: Mapping[Key, Kept] | None = None
         self._taken: set[Key] = set()
         self._counts: dict[str, int] = {}
+        self._open: dict[str, None] = {}
+        """Waits whose event has not come, as far as is known: several beside each other."""
         self._parked: Parked | None = None
 
     # -- what handlers call ------------------------------------------------------
@@ -120,6 +122,7 @@ class Stepping:
     ) -> Json:
         self._check_step(name, function)
         await self._aload()
+        self._check_left()  # by what runs beside it
         if kept := self._take(("step", name)):
             return kept.result
         place = connection_parameter(function, psycopg.AsyncConnection, f"step {name!r}")
@@ -167,6 +170,7 @@ class Stepping:
     async def _asleep(self, how_long: float | timedelta | datetime, name: str | None) -> None:
         span = self._checked_sleep(how_long)
         await self._aload()
+        self._check_left()
         if asked := self._asked_sleep(name, span):
             self._wake_up(await self._running.aask(asked))
 
@@ -188,7 +192,7 @@ class Stepping:
 
     def _wake_up(self, left: float) -> None:
         if left > 0:
-            self._park(left, None)
+            self._park(left)
 
     # -- waits -------------------------------------------------------------------
 
@@ -212,6 +216,7 @@ class Stepping:
     ) -> Json:
         known = self._checked_wait(event, key, timeout)
         await self._aload()
+        self._check_left()
         place = self._counted(f"{known[0]}:{known[1]}", name)
         kept = self._take(("wait", place))
         if kept is None or not kept.is_over:
@@ -228,11 +233,13 @@ class Stepping:
         self, name: str, event: str, key: str, timeout: float | None
     ) -> Steps[Standing]:
         running = self._running
+        self._open[name] = None
         return self._book.wait(running.job_id, running.lease, name, event, key, timeout)
 
     def _left_open(self, name: str, standing: Standing) -> Kept:
         if not standing.is_over:
-            self._park(standing.seconds_left, name)
+            self._park(standing.seconds_left)
+        del self._open[name]
         return standing
 
     # -- what they share -----------------------------------------------------------
@@ -273,8 +280,9 @@ class Stepping:
         count = self._counts[base] = self._counts.get(base, 0) + 1
         return base if count == 1 else f"{base}#{count}"
 
-    def _park(self, seconds: float | None, waits: str | None) -> NoReturn:
-        self._parked = Parked(LONGEST if seconds is None else min(seconds, LONGEST), waits)
+    def _park(self, seconds: float | None) -> NoReturn:
+        left = LONGEST if seconds is None else min(seconds, LONGEST)
+        self._parked = Parked(left, tuple(self._open))
         raise self._parked
 
 

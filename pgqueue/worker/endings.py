@@ -181,8 +181,10 @@ def _parked(error: BaseException) -> Parked | None:
     if isinstance(error, BaseExceptionGroup):
         if not all(map(_parked, error.exceptions)):
             return None
-        # Whichever time comes first, the others are looked at again then.
-        return min(filter(None, map(_parked, error.exceptions)), key=lambda one: one.seconds)
+        # Whichever time or event comes first, the others are looked at again then.
+        found = [parked for one in error.exceptions if (parked := _parked(one))]
+        waits = {name for parked in found for name in parked.waits}
+        return Parked(min(parked.seconds for parked in found), tuple(waits))
     return error if isinstance(error, Parked) else None
 
 

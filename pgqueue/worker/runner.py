@@ -150,7 +150,7 @@ class Runner:
                 return Settled(Requeued(job.id, job.lease, DATABASE_AWAY_WAIT, uncounted=1))
             timed_out = limit is not None and limit.expired()
             outcome = self.endings.of_error(task, job, running, error, timed_out=timed_out)
-            if isinstance(outcome, Requeued) and outcome.waits is not None:
+            if isinstance(outcome, Requeued) and outcome.waits:
                 self._on_wait()
             return Settled(outcome)
 

@@ -70,6 +70,31 @@ async def test_a_job_gets_each_event_once_and_in_order(database: str, pgq: PgQue
         await waits(database, 1)
 
 
+async def test_of_waits_beside_each_other_the_event_that_comes_first_brings_the_job_back(
+    database: str, pgq: PgQueue
+) -> None:
+    """Also when it is delivered while the handler is being left for the other one."""
+    runs: list[int] = []
+
+    @pgq.task
+    async def either(job: Job) -> None:
+        runs.append(job.attempt)
+        await job.step("loaded", int)
+        try:
+            await asyncio.gather(job.wait_for("paid", 1), job.wait_for("paid", 2))
+        except BaseException:
+            if len(runs) == 1:
+                await come_true(lambda: value(database, WAITING) == 2)
+                pgq.emit("paid", 2, "two")
+                await come_true(lambda: value(database, WAITING) == 1 or run_alone(database)[0])
+            raise
+
+    either.enqueue()
+    async with working(pgq):
+        await come_true(lambda: len(runs) == 2)
+        await waits(database)
+
+
 async def test_a_wait_that_takes_too_long_ends_the_same_way_on_every_try(
     database: str, pgq: PgQueue
 ) -> None:

@@ -79,7 +79,7 @@ class Hands:
 
     def put_back(self, connection: psycopg.Connection[Any]) -> None:
         """As the writer does it, in a transaction that stays open."""
-        outcome = Requeued(self.job.id, 5, 3600.0, uncounted=1, waits="paid:7")
+        outcome = Requeued(self.job.id, 5, 3600.0, uncounted=1, waits=("paid:7",))
         for statement in outcome_statements(self.pgq.sql, [outcome]):
             connection.execute(statement.text, statement.params)
 
