@@ -73,7 +73,9 @@ class Scheduling(ABC):
         Raises CronInvalid, ZoneInvalid, TaskUnknown, PayloadInvalid or ConfigError at once.
         """
         schedule = self._schedule(name=name, cron=cron, task=task, **policies)
-        self.schedules[name] = replace(schedule, declared=True)
+        declared = replace(schedule, declared=True)
+        if self.schedules.setdefault(name, declared) != declared:
+            raise ConfigError(f"two schedules are named {name!r}: give one of them another name")
         return schedule
 
     def put_schedule(

@@ -144,7 +144,7 @@ def _say_retried(retried: Retried, json: bool) -> None:
         )
         return
     if not (retried.retried or retried.refused or retried.missing):
-        typer.echo("nothing to run again")
+        typer.echo("nothing to run again: no node has failed or was cancelled")
     say_ids("run again", retried.retried)
     for job_id, why in retried.refused.items():
         typer.echo(f"refused: job {job_id}: {why}")

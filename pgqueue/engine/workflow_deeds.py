@@ -136,7 +136,10 @@ def _rerun(
     ids.update({name: job_id for _, name, job_id in rows})
     for name in names:
         if name not in ids and name not in groups:
-            raise WorkflowInvalid(f"workflow {workflow_id} has no node {name!r}")
+            raise WorkflowInvalid(
+                f"workflow {workflow_id} has no node {name!r}: "
+                f"`pgq workflows show {workflow_id} --all` lists them"
+            )
     rows = yield Statement(sql["find_nodes_from"], {"ids": sorted(ids.values())})
     for job_id, state, _ in rows:
         if state is not None:

@@ -16,6 +16,9 @@ from pgqueue.job import State
 T = TypeVar("T")
 U = TypeVar("U")
 
+NAMED = 5
+"""Parents that a message names."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Given:
@@ -46,6 +49,9 @@ class Parents(Mapping[str, T], Generic[T]):
     def __getitem__(self, name: str) -> T:
         if name not in self._results and name in self.outcomes:
             raise KeyError(f"parent {name!r} has no result: it is {self.outcomes[name]}")
+        if name not in self._results:
+            known = ", ".join(map(repr, list(self.outcomes)[:NAMED])) or "none"
+            raise KeyError(f"no parent is named {name!r}; the first are {known}")
         return self._results[name]
 
     def __iter__(self) -> Iterator[str]:

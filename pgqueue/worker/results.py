@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import isawaitable
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -46,6 +47,8 @@ def _made_plain(value: Any) -> Any:
         return to_jsonable_python(value, inf_nan_mode="constants")
     # ValueError: pydantic's word for an object that holds itself.
     except (PydanticSerializationError, ValueError, RecursionError) as error:
+        if isawaitable(value):
+            raise NotStorable(f"not JSON but a {type(value).__name__}: await it") from None
         raise NotStorable(f"not JSON: {error}") from None
 
 

@@ -85,7 +85,8 @@ def test_list_cancel_retry_and_rerun(
     assert pgq_command("workflows", "rerun", "1", "step").out == "run again (3): 11, 13, 15\n"
     end(database, *nightly.jobs.values(), state="completed")
     passed(pgq)
-    assert pgq_command("workflows", "retry", "1").out == "nothing to run again\n"
+    said = pgq_command("workflows", "retry", "1").out
+    assert said == "nothing to run again: no node has failed or was cancelled\n"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_list_cancel_retry_and_rerun(
         (("show", "99"), 1, "workflow 99 does not exist, or retention has dropped it"),
         (("cancel", "99"), 1, "workflow 99 does not exist, or retention has dropped it"),
         (("retry", "99"), 1, "workflow 99 does not exist, or retention has dropped it"),
-        (("rerun", "1", "nobody"), 2, "workflow 1 has no node 'nobody'"),
+        (("rerun", "1", "nobody"), 2, "has no node 'nobody': `pgq workflows show 1 --all` lists"),
         (("list", "--state", "done"), 2, "state 'done' is not valid"),
         (("show", "0"), 2, "Invalid value for 'ID'"),
     ],

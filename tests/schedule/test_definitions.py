@@ -55,6 +55,19 @@ def test_a_wrong_definition_is_refused_before_anything_is_stored(
     assert pgq.schedules == {}
 
 
+def test_two_schedules_cannot_have_one_name() -> None:
+    pgq = PgQueue("postgresql://nobody@127.0.0.1:1/nothing")
+
+    @pgq.task
+    def fire() -> None: ...
+
+    first = pgq.schedule("s", cron="@daily", task=fire)
+    assert pgq.schedule("s", cron="@daily", task=fire) == first
+    with pytest.raises(ConfigError, match="two schedules are named 's': give one of them another"):
+        pgq.schedule("s", cron="@hourly", task=fire)
+    assert pgq.schedules["s"].cron == "@daily"
+
+
 def test_a_schedule_of_an_unknown_task_is_refused() -> None:
     pgq = PgQueue("postgresql://nobody@127.0.0.1:1/nothing")
     with pytest.raises(TaskUnknown):

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pgqueue import PgQueue
 from pgqueue.job import NotStorable
 from pgqueue.worker import results
-from pgqueue.worker.results import RESULT_LIMIT, completed, least_size
+from pgqueue.worker.results import RESULT_LIMIT, completed, json_of, least_size
 from proving import value
 
 JOB: Any = SimpleNamespace(id=1, lease=2)
@@ -99,3 +99,12 @@ async def test_a_job_whose_result_is_too_large_fails_and_says_so(
         [job_id],
     )
     assert (reason, message) == ("bad-result", "more than 1,000,000 bytes, which is the most")
+
+
+async def test_a_forgotten_await_is_named() -> None:
+    async def forgotten() -> None: ...
+
+    coroutine = forgotten()
+    with pytest.raises(NotStorable, match="not JSON but a coroutine: await it"):
+        json_of(coroutine)
+    coroutine.close()

@@ -86,6 +86,8 @@ async def test_a_child_that_ignores_failures_sees_who_failed(pgq: PgQueue) -> No
     async def gather(parents: Parents[int]) -> dict[str, Any]:
         with pytest.raises(KeyError, match=r"parent 'part\[1\]' has no result: it is failed"):
             _ = parents["part[1]"]
+        with pytest.raises(KeyError, match=r"no parent is named 'prat'; the first are 'part\[0\]'"):
+            _ = parents["prat"]
         return {"given": parents.group("part"), "outcomes": dict(parents.outcomes)}
 
     wf = pgq.workflow("parts")
