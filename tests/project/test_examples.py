@@ -12,15 +12,26 @@ import pytest
 from project.places import ROOT
 
 SAYS = {
+    "batches": ["length: 3", "no length: exception: is empty", "length: 5"],
     "enqueue_in_transaction": ["order 2: out of stock", "orders [(1,)], shipped [(1,)]"],
+    "limits": [
+        "customer 7: created",
+        "customer 7: paid",
+        "customer 7: shipped",
+        "acme: never more than 2: True",
+        "bolt: never more than 2: True",
+        "exceeded: []",
+    ],
     "retries": [
         "flaky: completed after 3 tries",
         "hopeless: failed after 1 tries",
     ],
+    "steps": ["reserved for order 7", "why: waits", "result: from shelf 7, 12 paid"],
     "windows": [
         "first tick: Ticked(windows=3, jobs=3)",
         "second tick: Ticked(windows=0, jobs=0)",
     ],
+    "workflow": ["the workflow is failed", "run again: 3 nodes", "report: 14 letters"],
 }
 
 
