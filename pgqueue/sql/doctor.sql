@@ -85,35 +85,39 @@ limit 20
 -- Lines that stand: before a limit of none, or one whose slots are all held by who was let in more
 -- than an hour ago. Of the thousand longest lines.
 -- name: list_standing_lines
+with
+  lines as materialized (
+    select blocked_on as name, count(*) as jobs
+    from pgqueue.jobs
+    where blocked_on is not null
+      and not starts_with(blocked_on, '@')
+    group by blocked_on
+    order by count(*) desc
+    limit 1000
+  ),
+  holders as materialized (
+    select
+      names.name,
+      count(*) as jobs,
+      max(jobs.run_at) as last_admission,
+      (array_agg(jobs.id order by jobs.admitted_seq))[:10] as ids
+    from pgqueue.jobs
+    cross join unnest(jobs.limits) as names (name)
+    where jobs.admitted_seq is not null
+    group by names.name
+  )
 select
-  line.name, line.jobs, rule.running, holders.ids,
+  lines.name, lines.jobs, rule.running, holders.ids,
   extract(epoch from pgqueue.clock() - holders.last_admission)::double precision as seconds
-from (
-  select blocked_on as name, count(*) as jobs
-  from pgqueue.jobs
-  where blocked_on is not null
-    and not starts_with(blocked_on, '@')
-  group by blocked_on
-  order by count(*) desc
-  limit 1000
-) as line
-cross join lateral pgqueue.limit_rule(line.name) as rule
-cross join lateral (
-  select
-    count(*) as jobs,
-    max(run_at) as last_admission,
-    (array_agg(id order by admitted_seq))[:10] as ids
-  from pgqueue.jobs
-  where admitted_seq is not null
-    and line.name = any(limits)
-) as holders
+from lines
+cross join lateral pgqueue.limit_rule(lines.name) as rule
+left join holders on holders.name = lines.name
 where rule.running = 0
   or (
-    holders.jobs > 0
-    and holders.jobs >= rule.running
+    holders.jobs >= rule.running
     and holders.last_admission < pgqueue.clock() - interval '1 hour'
   )
-order by line.jobs desc, line.name
+order by lines.jobs desc, lines.name
 limit 20
 
 -- Limited jobs that came more than five minutes ago and that no pass of admission has looked at.

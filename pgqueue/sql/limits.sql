@@ -138,27 +138,56 @@ where held.jobs > case when starts_with(held.name, 'ordered:') then 1 else rule.
   and held.last_admission > coalesce(rule.since, '-infinity')
 order by held.name
 
--- Spans of `per` seconds with more starts than their limit allows, the worst of each, as long as
--- starts are kept.
+-- Spans of `per` seconds with more starts than their limit allows, of each limit the one in which these
+-- came fastest, as long as starts are kept. Looks at each start once.
 -- name: find_exceeded_rates
-select distinct on (counted.name)
-  counted.name, counted.starts as allowed, counted.per, counted.found, counted.at
-from (
-  select
-    begun.name, begun.at, rule.starts, rule.per,
+with recursive
+  names as (
     (
-      select count(*)
-      from pgqueue.limit_starts as others
-      where others.name = begun.name
-        and others.at <= begun.at
-        and others.at > begun.at - rule.per * interval '1 second'
-    ) as found
-  from pgqueue.limit_starts as begun
-  cross join lateral pgqueue.limit_rule(begun.name) as rule
-  where begun.at - rule.per * interval '1 second' > coalesce(rule.since, '-infinity')
-) as counted
-where counted.found > counted.starts
-order by counted.name, counted.found desc
+      select name
+      from pgqueue.limit_starts
+      order by name
+      limit 1
+    )
+    union all
+    select following.name
+    from names
+    cross join lateral (
+      select name
+      from pgqueue.limit_starts
+      where limit_starts.name > names.name
+      order by name
+      limit 1
+    ) as following
+  ),
+  spans as (
+    select
+      begun.name, begun.at, rule.starts, rule.per, rule.since,
+      begun.at - lag(begun.at, rule.starts) over (partition by begun.name order by begun.at) as took
+    from names
+    cross join lateral pgqueue.limit_rule(names.name) as rule
+    join pgqueue.limit_starts as begun on begun.name = names.name
+    where rule.starts is not null
+  ),
+  fastest as (
+    select distinct on (name) name, at, starts, per
+    from spans
+    where took < per * interval '1 second'
+      and at - per * interval '1 second' > coalesce(since, '-infinity')
+    order by name, took
+  )
+select
+  fastest.name, fastest.starts as allowed, fastest.per,
+  (
+    select count(*)
+    from pgqueue.limit_starts as others
+    where others.name = fastest.name
+      and others.at <= fastest.at
+      and others.at > fastest.at - fastest.per * interval '1 second'
+  ) as found,
+  fastest.at
+from fastest
+order by fastest.name
 
 -- Where a blocked job stands: who holds the slots of its limit, and how many wait before it, in the
 -- line of its own tenant and in those of others. Counts 10,000 and no further.

@@ -200,3 +200,22 @@ async def test_async_code_sets_lists_resets_and_checks_limits(
     assert await pgq.areset_limit("email")
     assert not await pgq.areset_limit("email")
     await pgq.pools.aclose()
+
+
+def test_many_lines_that_got_room_at_once_are_found_without_a_pause(
+    database: str, pgq: PgQueue, passing: Callable[..., Pass]
+) -> None:
+    send = sending(pgq, Limit("to:{customer}", running=1))
+    send.enqueue_many([{"customer": str(n)} for n in range(200)] * 2)
+    place = Place()
+    while (passed := passing(place=place)).wait == 0:
+        place = passed.place
+    assert len(let_in(database)) == 200
+    pgq.set_limit("to:{customer}", running=2)
+    for _ in range(6):
+        passed = passing(place=place)
+        place = passed.place
+        if passed.wait != 0:
+            # A slice that came to the end of the lines, and the rest of them is a second away.
+            assert place.reached == ""
+    assert len(let_in(database)) == 400

@@ -142,6 +142,7 @@ declare
   full_ones text[];
   has_wrapped boolean;
   has_progress boolean;
+  has_found boolean := false;
   steps integer := 0;
   moved integer;
 begin
@@ -642,6 +643,8 @@ begin
         admit.queues := admit.queues || candidate.queue;
       end if;
       has_progress := true;
+      -- A line with room that nobody has named: its limit was raised, or who freed it has died.
+      has_found := has_found or (line = any(named || arrived_at)) is not true;
       last_turn := turn;
       stays := 0;
     end loop;
@@ -670,6 +673,8 @@ begin
   -- So far only a rate has said when it opens.
   moving := slots <> '{}' or admitted > 0 or wait is not null;
   if steps >= most
+    -- Where one such line is there are more, and a slice is small.
+    or has_found and reached <> ''
     or exists (select from "pgqueue".jobs where blocked_on collate "C" = '@new')
   then
     wait := 0;
