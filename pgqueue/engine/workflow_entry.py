@@ -75,7 +75,7 @@ def extend_workflow(sql: Sql, workflow_id: int, nodes: Mapping[str, Node]) -> St
     yield from _check_queues(sql, order)
     ids = yield from _take_ids(sql, order)
     everybody = {**known, **ids}
-    yield from _hold_followers(sql, order, known)
+    yield from _hold_followers(sql, workflow_id, order, known)
     try:
         yield from _insert(sql, workflow_id, order, ids, everybody)
     except psycopg.errors.UniqueViolation:
@@ -122,11 +122,17 @@ def _with_members(node: Node, groups: Mapping[str, list[str]]) -> Node:
     )  # fmt: skip
 
 
-def _hold_followers(sql: Sql, order: Sequence[Node], known: Mapping[str, int]) -> Steps[None]:
+def _hold_followers(
+    sql: Sql, workflow_id: int, order: Sequence[Node], known: Mapping[str, int]
+) -> Steps[None]:
     """Lock the nodes that get a further parent, and see that nothing goes round."""
     followers = {known[name]: name for node in order for name in node.before}
     if not followers:
         return
+    parents = {known[name] for node in order for name in node.after if name in known}
+    if parents:
+        # Who adds at the same moment could close a circle with this.
+        yield Statement(sql["hold_adders"], {"id": workflow_id})
     rows = yield Statement(sql["hold_waiting_nodes"], {"ids": sorted(followers)})
     held = {job_id for (job_id,) in rows}
     for job_id, name in followers.items():
@@ -136,7 +142,6 @@ def _hold_followers(sql: Sql, order: Sequence[Node], known: Mapping[str, int]) -
                 "no longer waiting",
                 f"node {name!r} gets a further parent only while it waits for one",
             )
-    parents = {known[name] for node in order for name in node.after if name in known}
     params = {"children": sorted(followers), "parents": sorted(parents)}
     rows = yield Statement(sql["find_circle"], params)
     if rows:

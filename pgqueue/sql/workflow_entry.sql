@@ -141,6 +141,13 @@ where workflow_id = %(id)s
   and group_name = any(%(names)s::text[])
 order by job_id
 
+-- One at a time adds what may close a circle with what another one adds. No lock on the workflow's
+-- row: a handler's transaction may hold this for long, and passes go on meanwhile.
+-- name: hold_adders
+select pg_advisory_xact_lock(
+  hashtextextended('pgqueue.workflows'::regclass::oid::text, %(id)s)
+) is null as locked
+
 -- Holds nodes that get another parent, until the end of the transaction; only those that still wait.
 -- name: hold_waiting_nodes
 select id

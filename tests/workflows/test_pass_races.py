@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import psycopg
+import pytest
 
 from endings import end, run_on
-from pgqueue import JobFilter, Operator, PgQueue
+from pgqueue import JobFilter, Operator, PgQueue, WorkflowInvalid
 from pgqueue.db.run import Batch, Steps, _answer
 from pgqueue.engine.cancel import cancel_jobs
 from pgqueue.engine.retry_jobs import retry_jobs
@@ -142,3 +143,24 @@ def test_who_follows_a_held_node_goes_by_how_that_one_ends(pgq: PgQueue, databas
     assert states(database, made) == {
         "a": "failed", "b": "cancelled", "c": "queued", "d": "waiting", "e": "cancelled",
     }  # fmt: skip
+
+
+def test_two_who_add_at_once_cannot_close_a_circle_between_them(
+    pgq: PgQueue, database: str
+) -> None:
+    wf = pgq.workflow("crossing")
+    wf.add("first", job())
+    wf.add("one", job(), after="first")
+    wf.add("two", job(), after="first")
+    made = wf.enqueue()
+    with psycopg.connect(database) as adder, ThreadPoolExecutor() as threads:
+        here, there = pgq.workflow_of(made.id), pgq.workflow_of(made.id)
+        here.add("x", job(), after="one", before="two")
+        there.add("y", job(), after="two", before="one")
+        here.enqueue(connection=adder)
+        adding = threads.submit(there.enqueue)
+        until(lambda: adding.done() or blocked_on(database, adder.info.backend_pid))
+        adder.commit()
+        with pytest.raises(WorkflowInvalid, match="the workflow goes in a circle: 'two' comes"):
+            adding.result(timeout=20)
+    assert len(states(database, made)) == 4
