@@ -88,7 +88,8 @@ class Workflows(ABC):
     def show_workflow(self, workflow_id: int) -> dict[str, Any]:
         """A row of workflow_status with `graph`: its nodes, each with the names it comes `after`.
 
-        Raises WorkflowNotFound.
+        `errors` are the last ones of up to 10 nodes that failed or wait for their next try. Raises
+        WorkflowNotFound.
         """
         steps = workflow_deeds.show_workflow(self.sql, checked_workflow(workflow_id))
         return self._run(steps, None)

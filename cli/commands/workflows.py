@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..common import AppOption, JsonOption, print_json, ready_app
+from ..common import AppOption, JsonOption, print_json, ready_app, shown
 from ..operating import LARGEST_ID, operator, plain, safe, safe_table, say_ids
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+LONGEST = 200
+"""Characters of an error that are shown."""
 
 SHOWN = (
     "id", "name", "state", "nodes", "waiting", "queued", "running", "completed", "failed",
@@ -85,6 +88,10 @@ def show(
     )
     for line in lines(workflow["graph"], folded=not all_nodes):
         typer.echo(line)
+    for error in workflow["errors"]:
+        what = ": ".join(part for part in (error["type"], error["message"]) if part)
+        again = f", next try {shown(error['next_try'])}" if error["next_try"] else ""
+        typer.echo(safe(f"{error['name']} (job {error['job_id']}): {what[:LONGEST]}{again}"))
 
 
 @app.command("cancel")

@@ -104,7 +104,7 @@ create trigger jobs_tell_workflow
   execute function pgqueue.tell_workflow();
 
 insert into pgqueue.chores (name, every)
-values ('workflows', interval '5 seconds');
+values ('workflows', interval '15 seconds');
 
 -- Each node with the state of its job, and after the job is gone with how it ended.
 create view pgqueue.workflow_node_status as

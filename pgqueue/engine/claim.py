@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from operator import itemgetter
 from typing import NamedTuple
 
-from pgqueue.db.run import Rows, Statement, Steps, array_of, set_for_transaction, time_of
+from pgqueue.db.run import Rows, Statement, array_of, set_for_transaction, time_of
 from pgqueue.job import Job, JobHandle, State
 
 LANE_START = (datetime(1, 1, 2, tzinfo=UTC), 0)
@@ -174,12 +174,23 @@ def claimed_of_rows(lease: int, rows: Rows) -> Claimed:
     return Claimed(lease, locked, tuple(jobs))
 
 
-def find_lanes(sql: Mapping[str, str]) -> Steps[list[tuple[str, int, float]]]:
-    """Every (queue, priority) that holds queued jobs, and in how many seconds its first is due."""
-    rows: list[tuple[str, int, float]] = yield lanes_statement(sql)
-    return rows
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What waits: each (queue, priority) that holds queued jobs, and in how many seconds its first
+    is due; whether somebody is admitted, and in how many seconds a pass of admission may have
+    something to do."""
+
+    lanes: list[tuple[str, int, float]]
+    admitted: bool
+    wait: float | None
 
 
-def lanes_statement(sql: Mapping[str, str]) -> Statement:
-    """The statement of `find_lanes`."""
-    return Statement(sql["find_lanes"])
+def look_around(sql: Mapping[str, str], lowest: int) -> Statement:
+    """The statement that looks at all that waits; no admission lives below `lowest`."""
+    return Statement(sql["look_around"], {"lowest": lowest})
+
+
+def look_of_rows(rows: Rows) -> Look:
+    """What `look_around` answered."""
+    *_, admitted, wait = rows[0]
+    return Look([row[:3] for row in rows if row[0] is not None], admitted, wait)

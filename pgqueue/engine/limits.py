@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 
 from pgqueue.db.run import Batch, Rows, Statement, Steps, array_of
 from pgqueue.engine.claim import (
-    STEADY_PLAN,
     STEADY_PLAN_NOT_DURABLE,
     Claimed,
     ClaimedJob,
-    lanes_statement,
 )
 from pgqueue.engine.operate import Operator
 from pgqueue.errors import ConfigError
@@ -68,23 +66,6 @@ def admit(sql: Sql, named: Collection[str], place: Place, alive: float) -> Steps
     }
     _, rows = yield Batch((STEADY_PLAN_NOT_DURABLE, Statement(sql["admit"], params)))
     return Pass(*rows[0])
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What waits: lanes as `find_lanes` gives them, whether somebody is admitted, and in how many
-    seconds a pass of admission may have something to do."""
-
-    lanes: list[tuple[str, int, float]]
-    admitted: bool
-    wait: float | None
-
-
-def look_around(sql: Sql, lowest: int) -> Steps[Look]:
-    """One look at all that waits, in one round trip."""
-    limited = Statement(sql["find_limited"], {"lowest": lowest})
-    _, lanes, ((admitted, wait),) = yield Batch((STEADY_PLAN, lanes_statement(sql), limited))
-    return Look(lanes, admitted, wait)
 
 
 def claim_limited(

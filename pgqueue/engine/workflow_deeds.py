@@ -36,6 +36,10 @@ NODE_COLUMNS = (
     "job_id", "name", "group_name", "task", "state", "parent_failed", "parent_cancelled",
     "started_at", "finished_at",
 )  # fmt: skip
+ERROR_COLUMNS = ("job_id", "name", "type", "message", "next_try")
+
+MOST_ERRORS = 10
+"""That a workflow is shown with."""
 
 
 def list_workflows(
@@ -50,7 +54,8 @@ def list_workflows(
 def show_workflow(sql: Sql, workflow_id: int) -> Steps[Record]:
     """A row of workflow_status and its `graph`: a mapping for each node, with `after`: names.
 
-    Raises WorkflowNotFound.
+    `errors` are the last ones of nodes that failed or wait for a further try. Raises
+    WorkflowNotFound.
     """
     rows = yield Statement(sql["show_workflow"], {"id": workflow_id})
     if not rows:
@@ -65,7 +70,9 @@ def show_workflow(sql: Sql, workflow_id: int) -> Steps[Record]:
         # A node may have been added between the two looks.
         if child in nodes and parent in nodes:
             nodes[child]["after"].append(nodes[parent]["name"])
-    return {**shown, "graph": list(nodes.values())}
+    rows = yield Statement(sql["list_node_errors"], {"id": workflow_id, "n": MOST_ERRORS})
+    errors = [dict(zip(ERROR_COLUMNS, row, strict=True)) for row in rows]
+    return {**shown, "graph": list(nodes.values()), "errors": errors}
 
 
 def cancel_workflow(sql: Sql, workflow_id: int, operator: Operator) -> Steps[Cancelled]:

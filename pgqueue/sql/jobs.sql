@@ -9,31 +9,81 @@ select
 from pgqueue.all_jobs
 where id = %(id)s
 
--- Which lanes hold queued jobs, and in how many seconds the first of each is due: a walk over the
--- claim index that skips from lane to lane.
--- name: find_lanes
-with recursive lanes as (
-  (
-    select queue, priority, run_at
-    from pgqueue.jobs
-    where state = 'queued'
-    order by queue, priority, run_at
-    limit 1
+-- One look at all that waits. Which lanes hold queued jobs, and in how many seconds the first of
+-- each is due: a walk over the claim index that skips from lane to lane. Beside each, or alone:
+-- whether somebody is admitted and not claimed, and in how many seconds a pass of admission may have
+-- something to do, null when nothing waits for one; that reads a few index entries, once.
+-- name: look_around
+with recursive
+  lanes as (
+    (
+      select queue, priority, run_at
+      from pgqueue.jobs
+      where state = 'queued'
+      order by queue, priority, run_at
+      limit 1
+    )
+    union all
+    select next_lane.queue, next_lane.priority, next_lane.run_at
+    from lanes
+    cross join lateral (
+      select queue, priority, run_at
+      from pgqueue.jobs
+      where state = 'queued'
+        and (queue, priority) > (lanes.queue, lanes.priority)
+      order by queue, priority, run_at
+      limit 1
+    ) as next_lane
+  ),
+  limited as materialized (
+    select
+      exists (
+        select
+        from pgqueue.jobs
+        where admitted_seq >= %(lowest)s
+          -- Not `state = 'queued'`: with the index of those all queued jobs would be read.
+          and lease is null
+      ) as admitted,
+      case
+        when exists (select from pgqueue.jobs where blocked_on collate "C" = '@new')
+          or exists (
+            select
+            from pgqueue.queues
+            where limited
+              -- A scalar, not `exists`: as a join it would begin with all queued jobs.
+              and (
+                select true
+                from pgqueue.jobs
+                where jobs.state = 'queued'
+                  and jobs.queue = queues.name
+                  and jobs.admitted_seq is null
+                order by jobs.priority, jobs.run_at, jobs.id
+                limit 1
+              )
+          )
+          then 0
+        else least(
+          (
+            select extract(epoch from min(run_at) - pgqueue.clock())
+            from pgqueue.jobs
+            where blocked_on = '@run_at'
+          ),
+          case
+            when exists (select from pgqueue.jobs where blocked_on collate "C" < '@run_at')
+              or exists (select from pgqueue.jobs where blocked_on collate "C" > '@run_at')
+              then 1
+          end
+        )
+      end::double precision as wait
   )
-  union all
-  select next_lane.queue, next_lane.priority, next_lane.run_at
-  from lanes
-  cross join lateral (
-    select queue, priority, run_at
-    from pgqueue.jobs
-    where state = 'queued'
-      and (queue, priority) > (lanes.queue, lanes.priority)
-    order by queue, priority, run_at
-    limit 1
-  ) as next_lane
-)
-select queue, priority, extract(epoch from run_at - pgqueue.clock())::double precision
-from lanes
+select
+  lanes.queue,
+  lanes.priority,
+  extract(epoch from lanes.run_at - pgqueue.clock())::double precision,
+  limited.admitted,
+  limited.wait
+from limited
+left join lanes on true
 
 -- Takes up to `n` due jobs from the lanes, in the order given, each lane from its bound on.
 -- The first column is how many rows were locked: fewer claimed than locked means that some were

@@ -58,6 +58,33 @@ from pgqueue.workflow_node_status
 where workflow_id = %(id)s
 order by job_id
 
+-- The last errors of nodes that have failed, or that wait for their next try.
+-- name: list_node_errors
+select
+  nodes.job_id, nodes.name, failed.error ->> 'type' as kind, failed.error ->> 'message' as message,
+  failed.next_try
+from pgqueue.workflow_nodes as nodes
+cross join lateral (
+  select live.errors -> -1 as error, live.run_at as next_try
+  from pgqueue.jobs as live
+  where live.id = nodes.job_id
+    and live.state in ('queued', 'blocked')
+    and live.errors <> '[]'
+  union all
+  (
+    select ended.errors -> -1, null
+    from pgqueue.finished_jobs as ended
+    where coalesce(nodes.outcome, 'failed') = 'failed'
+      and ended.id = nodes.job_id
+      and ended.state = 'failed'
+    order by ended.finished_at desc
+    limit 1
+  )
+) as failed
+where nodes.workflow_id = %(id)s
+order by nodes.job_id
+limit %(n)s
+
 -- name: list_edges
 select edges.child_id, edges.parent_id
 from pgqueue.workflow_nodes as nodes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from pgqueue.engine.notify import LISTENING_REST, ring
+from pgqueue.engine.notify import ring
 from pgqueue.engine.steps import deliver_events
 from pgqueue.settings import Settings
 from pgqueue.worker.link import Link
@@ -16,6 +16,10 @@ its worker is putting it back just then. Two hints within a moment become one, t
 WAITED_FOR = 1.0
 """Seconds until the next look while anybody waits: a hint may be lost, and not every emitter gives
 one."""
+
+
+UNWAITED = 15.0
+"""And while nobody does. Who begins to wait looks for the event, and has its worker look at once."""
 
 
 class Deliveries:
@@ -43,4 +47,4 @@ class Deliveries:
             rest, self._rest = self._rest, min(WAITED_FOR, 2 * self._rest)
             return rest
         self._rest = SOON
-        return WAITED_FOR if delivered.has_waiters else LISTENING_REST
+        return WAITED_FOR if delivered.has_waiters else UNWAITED

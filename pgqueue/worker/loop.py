@@ -14,9 +14,11 @@ from pgqueue.engine.claim import (
     Claimed,
     claim_jobs,
     claimed_of_rows,
+    look_around,
+    look_of_rows,
     new_lease,
 )
-from pgqueue.engine.limits import claim_limited, limited_of_rows, look_around
+from pgqueue.engine.limits import claim_limited, limited_of_rows
 from pgqueue.engine.notify import LISTENING_REST
 from pgqueue.events import DutyFailed, JobsClaimed, emit, is_wanted
 from pgqueue.worker.hand import Hand, handed_back
@@ -174,7 +176,11 @@ class ClaimLoop:
         self._on_lost_reply()
 
     async def _wait(self) -> None:
-        if self._wants() > 0 or self._wants_admitted() > 0:
+        if self._wants() > 0:
+            # Handlers have their turn while the claim is under way. A turn for them before it is
+            # sent would leave the server idle for as long: 40,000 jobs a second instead of 46,000.
+            return
+        if self._wants_admitted() > 0:
             # One turn of the event loop, so that handlers get theirs between two full rounds.
             await asyncio.sleep(0)
             return
@@ -311,7 +317,8 @@ class ClaimLoop:
             self._room_with_suspects = min(BATCH, 2 * self._room_with_suspects)
 
     async def _look_for_lanes(self, now: float) -> None:
-        look = await self._link.execute(look_around(self._sql, self._lowest()))
+        (rows,) = await self._link.ask(look_around(self._sql, self._lowest()))
+        look = look_of_rows(rows)
         found = look.lanes
         # The walk over the lanes passes dead entries, too: it may take 5 % of the time.
         cost = time.monotonic() - now

@@ -9,9 +9,9 @@ _TABLE = (
     "name text not null, change integer not null)"
 )
 
-# Ends are stamped before they are committed: what follows an end is later. A claim has the time that
-# its row says: that of the trigger came up to 5 ms after it on a busy machine, more for some than
-# for others, which made eleven starts in a second of ten.
+# Ends are stamped before they are committed: what follows an end is later. A claim has the time
+# that its row says: that of the trigger came up to 5 ms after it on a busy machine, more for some
+# than for others, which made eleven starts in a second of ten.
 _FUNCTION = """
 create function public.record() returns trigger language plpgsql as $$
 begin

@@ -14,8 +14,15 @@ from model import Model
 from operating import Operating
 from world import SQL, TASKS, Worker
 
-from pgqueue.db.run import Batch, Statement, Steps, run
-from pgqueue.engine.claim import Lane, claim_jobs, claimed_of_rows, find_lanes, new_lease
+from pgqueue.db.run import Batch, Statement, Steps, ask, run
+from pgqueue.engine.claim import (
+    Lane,
+    claim_jobs,
+    claimed_of_rows,
+    look_around,
+    look_of_rows,
+    new_lease,
+)
 from pgqueue.engine.finish import (
     finish_within,
     outcome_statements,
@@ -58,7 +65,7 @@ class Working(Enqueuing, Operating):
         reply: str = "comes",
     ) -> None:
         with self.step("claim") as model:
-            found = run(worker.connection, find_lanes(SQL))
+            found = look_of_rows(run(worker.connection, ask(look_around(SQL, 0)))).lanes
             assert sorted((queue, priority) for queue, priority, _ in found) == model.lanes()
             if not found:
                 return

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from pgqueue.cli.drawing import lines
 
@@ -87,6 +88,23 @@ def test_list_cancel_retry_and_rerun(
     passed(pgq)
     said = pgq_command("workflows", "retry", "1").out
     assert said == "nothing to run again: no node has failed or was cancelled\n"
+
+
+def test_show_says_why_nodes_failed_and_which_will_be_tried_again(
+    nightly: WorkflowRun, database: str, pgq_command: Run
+) -> None:
+    end(database, nightly.jobs["left"], state="failed")
+    with psycopg.connect(database) as connection:
+        connection.execute(
+            "update pgqueue.jobs set run_at = '2030-01-31 08:00+00', attempt = 1, "
+            """errors = '[{"type": "OSError", "message": "away\\u001b[2J"}]' where id = %s""",
+            [nightly.jobs["part[3]"]],
+        )
+    said = pgq_command("workflows", "show", "1").out.splitlines()
+    assert said[-2:] == [
+        "left (job 2): no such host",
+        "part[3] (job 6): OSError: away[2J, next try 2030-01-31T08:00:00+00:00",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,15 @@ import pytest
 
 from pgqueue import PgQueue
 from pgqueue.db.pools import connect
-from pgqueue.db.run import Batch, Rows, Steps, run
+from pgqueue.db.run import Batch, Rows, Steps, ask, run
 from pgqueue.engine.claim import (
     STEADY_PLAN,
     Claimed,
     Lane,
     claim_jobs,
     claimed_of_rows,
-    find_lanes,
+    look_around,
+    look_of_rows,
     new_lease,
 )
 from pgqueue.engine.rescue import rescue_jobs
@@ -238,7 +239,7 @@ def test_a_late_commit_below_the_bound_is_found_by_the_sweep_and_drained(
     with connect(database) as claimer, psycopg.connect(database) as late:
         noop.using(connection=late).enqueue_many([{}] * 300)
         noop.enqueue_many([{}] * 50)
-        found = run(claimer, find_lanes(pgq.sql))
+        found = look_of_rows(run(claimer, ask(look_around(pgq.sql, 0)))).lanes
         book.found((queue, priority) for queue, priority, _ in found)
         book.saw(Claimed(1, 0, ()), sweep=True, seconds=1.0, now=0.0)  # a dear one: bounds count
 

@@ -85,7 +85,7 @@ def test_a_pass_reads_as_much_for_a_long_line_as_for_a_short_one(
 def test_the_look_for_something_to_do_reads_a_few_entries(
     noisy: psycopg.Connection[Any], pgq: PgQueue
 ) -> None:
-    assert _read(noisy, pgq.sql["find_limited"], {"lowest": 0}) < 30
+    assert _read(noisy, pgq.sql["look_around"], {"lowest": 0}) < 30
 
 
 def test_a_claim_of_admitted_jobs_reads_those_alone(

@@ -7,8 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgqueue.db.run import Rows, Statement, Steps, run
-from pgqueue.engine.claim import claim_jobs, claimed_of_rows, find_lanes, new_lease
+from pgqueue.db.run import Rows, Statement, Steps, ask, run
+from pgqueue.engine.claim import claim_jobs, claimed_of_rows, look_around, look_of_rows, new_lease
 from pgqueue.engine.enqueue import enqueue_job, enqueue_jobs
 from pgqueue.job import NewJob
 from pgqueue.sql import load
@@ -38,7 +38,7 @@ def _claims_until_it_starts(
     wanted = run(connection, enqueue_job(SQL, NewJob("t", "q0", {}, priority=0))).id
     for claims in range(1, 1000):
         _flood(connection, queues)
-        found = run(connection, find_lanes(SQL))
+        found = look_of_rows(run(connection, ask(look_around(SQL, 0)))).lanes
         book.found((queue, priority) for queue, priority, _ in found)
         lanes = book.order(sweep=sweep)
         lease = new_lease()

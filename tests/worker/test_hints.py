@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pgqueue.engine.limits import Look
+from pgqueue.db.run import Rows, Statement
 from pgqueue.worker import loop as loop_module
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
@@ -33,10 +32,10 @@ class _SlowLink:
         self._clock = clock
         self.looks = 0
 
-    async def execute(self, _: Any) -> Look:
+    async def ask(self, _: Statement) -> list[Rows]:
         self.looks += 1
         self._clock.now += 1.0
-        return Look([], admitted=False, wait=None)
+        return [[(None, None, None, False, None)]]
 
 
 _NO_SLOTS: Any = SimpleNamespace(keep=lambda _: None, kept=0)
@@ -48,7 +47,7 @@ class _NoRunner:
 
 def _loop(link: Any) -> ClaimLoop:
     return ClaimLoop(
-        sql={"find_lanes": "", "claim_jobs": ""},
+        sql={"look_around": "look", "claim_jobs": "claim"},
         link=link,
         runner=_NoRunner(),  # type: ignore[arg-type]  # nothing is run
         slots=_NO_SLOTS,
@@ -72,11 +71,10 @@ class _UnknownTasks(_SlowLink):
 
     claims = 0
 
-    async def execute(self, _: Any) -> Look:
-        self.looks += 1
-        return Look([("default", 5, -1.0)], admitted=False, wait=None)
-
-    async def ask(self, *_: Any) -> Sequence[Sequence[Any]]:
+    async def ask(self, asked: Statement) -> list[Rows]:
+        if asked.text == "look":
+            self.looks += 1
+            return [[("default", 5, -1.0, False, None)]]
         self.claims += 1
         self._clock.now += 1.0
         return [[]]
