@@ -45,6 +45,8 @@ class Pass(NamedTuple):
     """Whether what waits may come in without anybody's doing."""
     unclaimed: bool
     """Whether somebody was let in before and is not claimed yet: who let him in may have died."""
+    unseen: list[str]
+    """Lines that the pass should have looked at and had no time for."""
 
     @property
     def place(self) -> Place:

@@ -2,7 +2,7 @@
 
 -- One pass of admission; see the function.
 -- name: admit
-select ran, admitted, queues, lowest_live, reached, wait, moving, unclaimed
+select ran, admitted, queues, lowest_live, reached, wait, moving, unclaimed, unseen
 from pgqueue.admit(
   named => %(named)s::text[],
   lowest => %(lowest)s,
