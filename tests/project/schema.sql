@@ -1013,8 +1013,8 @@ begin
         limit waiting_limit
       ) as waiting
     ) >= waiting_limit then
-      raise exception 'tenant % already has % jobs waiting, and % is its quota',
-        quote_literal(enqueue_v1.tenant), waiting_limit, waiting_limit
+      raise exception 'the quota of tenant % is reached: % jobs may wait, and as many or more do',
+        quote_literal(enqueue_v1.tenant), waiting_limit
         using errcode = 'PQ001', detail = waiting_limit::text;
     end if;
   end if;
@@ -1024,8 +1024,8 @@ begin
   from "pgqueue".queues
   where queues.name = enqueue_v1.queue;
   if queue_limit is not null and "pgqueue".backlog(enqueue_v1.queue, queue_limit) >= queue_limit then
-    raise exception 'queue % already has % jobs waiting, and % is the most it takes',
-      quote_literal(enqueue_v1.queue), queue_limit, queue_limit
+    raise exception 'queue % is full: % jobs may wait in it, and as many or more do',
+      quote_literal(enqueue_v1.queue), queue_limit
         using errcode = 'PQ001', detail = queue_limit::text;
   end if;
   job_limits := case
