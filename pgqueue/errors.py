@@ -186,7 +186,7 @@ class WorkflowEnded(PgQueueError):
 
 
 class WorkflowBusy(PgQueueError):
-    """Somebody's transaction held the workflow's row for longer than `wait` seconds."""
+    """Somebody's transaction held the workflow's rows for longer than `wait` seconds."""
 
     def __init__(self, workflow_id: int, wait: float) -> None:
         self.workflow_id = workflow_id

@@ -118,11 +118,11 @@ def _held(sql: Sql, workflow_id: int, steps: Steps[Retried]) -> Steps[Retried]:
     yield Statement(sql["wait_for_rows"], {"wait": f"{WAIT:g}s"})
     try:
         rows = yield Statement(sql["hold_workflow"], {"id": workflow_id})
-    except psycopg.errors.LockNotAvailable:
+        if not rows:
+            raise WorkflowNotFound(workflow_id)
+        return (yield from steps)
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         raise WorkflowBusy(workflow_id, WAIT) from None
-    if not rows:
-        raise WorkflowNotFound(workflow_id)
-    return (yield from steps)
 
 
 def _retry(

@@ -174,8 +174,8 @@ left join lateral (
 ) as ended on true
 order by following.job_id
 
--- Nodes that live again wait for their parents, as far as those have not ended; their workflow goes
--- on.
+-- Nodes that live again wait for their parents, as far as those have not ended, and who was let go
+-- after them and has not begun waits again; their workflow goes on.
 -- name: reopen_nodes
 with
   looked_at as materialized (
@@ -193,7 +193,22 @@ with
         order by edges.parent_id desc
         limit 1
       ) as waits_for
-    from unnest(%(ids)s::bigint[]) as revived (job_id)
+    from (
+      select unnest(%(ids)s::bigint[])
+      union
+      select followers.child_id
+      from unnest(%(ids)s::bigint[]) as again (job_id)
+      cross join lateral (
+        select edges.child_id
+        from pgqueue.job_dependencies as edges
+        where edges.parent_id = again.job_id
+          and (
+            select jobs.state in ('queued', 'blocked') and jobs.attempt = 0
+            from pgqueue.jobs
+            where jobs.id = edges.child_id
+          )
+      ) as followers
+    ) as revived (job_id)
   ),
   waiting_nodes as (
     update pgqueue.workflow_nodes as nodes
@@ -220,6 +235,7 @@ set
   order_name = null,
   admitted_seq = null
 where id = any(array(select job_id from looked_at where waits_for is not null))
+  and state in ('queued', 'blocked', 'waiting')
 
 -- Workflows that ended longer ago than any finished job is kept: deleted whole, ten at a time.
 -- name: sweep_workflows

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 
 from endings import end, run_on
-from pgqueue import JobFilter, Operator, PgQueue, WorkflowInvalid
+from pgqueue import JobFilter, Operator, PgQueue, WorkflowBusy, WorkflowInvalid
 from pgqueue.db.run import Batch, Steps, _answer
+from pgqueue.engine import workflow_deeds
 from pgqueue.engine.cancel import cancel_jobs
 from pgqueue.engine.retry_jobs import retry_jobs
 from proving import blocked_on, rows, until, value
@@ -164,3 +165,53 @@ def test_two_who_add_at_once_cannot_close_a_circle_between_them(
         with pytest.raises(WorkflowInvalid, match="the workflow goes in a circle: 'two' comes"):
             adding.result(timeout=20)
     assert len(states(database, made)) == 4
+
+
+def test_a_callback_that_has_not_begun_waits_for_those_that_are_retried(
+    pgq: PgQueue, database: str
+) -> None:
+    wf = pgq.workflow("retried")
+    wf.group("part", [job(), job()], callback=job())
+    made = wf.enqueue()
+    end(database, made.jobs["part[0]"], state="completed")
+    end(database, made.jobs["part[1]"], state="failed")
+    passed(pgq)
+    assert states(database, made)["part.callback"] == "queued"
+    assert pgq.retry_workflow(made.id).retried == (made.jobs["part[1]"],)
+    assert states(database, made)["part.callback"] == "waiting"
+    end(database, made.jobs["part[1]"], state="completed")
+    passed(pgq)
+    assert states(database, made)["part.callback"] == "queued"
+
+
+def test_a_callback_that_runs_is_left_alone_by_a_retry(pgq: PgQueue, database: str) -> None:
+    wf = pgq.workflow("retried")
+    wf.group("part", [job(), job()], callback=job())
+    made = wf.enqueue()
+    end(database, *(made.jobs[f"part[{n}]"] for n in range(2)), state="failed")
+    passed(pgq)
+    run_on(database, made.jobs["part.callback"], 1)
+    pgq.retry_workflow(made.id)
+    assert states(database, made)["part.callback"] == "running"
+    end(database, *made.jobs.values(), state="completed")
+    passed(pgq)
+    assert outcome(database, made) == "completed"
+
+
+def test_a_retry_does_not_wait_for_ever_for_a_node_that_somebody_holds(
+    pgq: PgQueue, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow_deeds, "WAIT", 0.1)
+    wf = pgq.workflow("held")
+    wf.add("a", job())
+    wf.add("b", job(), after="a", parent_failed="ignore")
+    made = wf.enqueue()
+    end(database, made.jobs["a"], state="failed")
+    passed(pgq)
+    with psycopg.connect(database) as stranger:
+        stranger.execute("select from pgqueue.jobs for update")
+        with pytest.raises(WorkflowBusy):
+            pgq.retry_workflow(made.id)
+    assert states(database, made) == {"a": "failed", "b": "queued"}
+    pgq.retry_workflow(made.id)
+    assert states(database, made) == {"a": "queued", "b": "waiting"}
