@@ -318,7 +318,9 @@ returns table (
   -- Whether what waits may come in without anybody's doing: slots are held, or a rate opens.
   moving boolean,
   -- Whether somebody was let in before and is not claimed yet.
-  unclaimed boolean
+  unclaimed boolean,
+  -- Of the lines that were named or got newcomers, those it did not come to the end of: for the next one.
+  unseen text[]
 )
 language plpgsql
 set search_path = pg_catalog
@@ -363,6 +365,7 @@ begin
   );
   admitted := 0;
   queues := '{}';
+  unseen := '{}';
   moving := false;
   unclaimed := false;
   lowest_live := lowest;
@@ -637,7 +640,10 @@ begin
   );
 
   foreach line in array lines loop
-    exit when steps >= most;
+    if steps >= most then
+      unseen := unseen || line;
+      continue;
+    end if;
     turn := null;
     last_turn := null;
     has_wrapped := false;
@@ -857,6 +863,9 @@ begin
       stays := 0;
     end loop;
 
+    if steps >= most and (rooms ->> line)::bigint > 0 then
+      unseen := unseen || line;
+    end if;
     if last_turn is not null and (
       exists (
         select
@@ -878,6 +887,11 @@ begin
     end if;
   end loop;
 
+  unseen := array(
+    select unnest(unseen)
+    intersect
+    select unnest(named || arrived_at)
+  );
   -- So far only a rate has said when it opens.
   moving := slots <> '{}' or admitted > 0 or wait is not null;
   if steps >= most

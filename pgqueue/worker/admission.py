@@ -79,6 +79,7 @@ class Admission:
             self._hand.freed |= freed
             return passed
         self.place = passed.place
+        self._hand.freed.update(passed.unseen)
         if passed.admitted and is_wanted(JobsAdmitted):
             seconds = time.monotonic() - began
             emit(JobsAdmitted(passed.admitted, tuple(sorted(passed.queues)), seconds))

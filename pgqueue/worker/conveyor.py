@@ -65,7 +65,7 @@ class Conveyor:
             on_no_partition=lambda: hurry("partitions"),
             on_wait=lambda: hurry("events"),
         )
-        batches = self._new_batches(tasks, sql, batching, worker_id)
+        batches = self._new_batches(tasks, sql, batching, worker_id, lowest)
         self.slots = Slots(self.runner, self.hand, pace, concurrency, batches)
         self.claims = ClaimLoop(
             sql=sql,
@@ -88,13 +88,19 @@ class Conveyor:
         self.writer = self._new_writer(sql, writing, pace, notepad, worker_id)
 
     def _new_batches(
-        self, tasks: Registry, sql: Mapping[str, str], link: Link, worker_id: Callable[[], int]
+        self,
+        tasks: Registry,
+        sql: Mapping[str, str],
+        link: Link,
+        worker_id: Callable[[], int],
+        lowest: Callable[[], int],
     ) -> Batches:
         gatherer = Gatherer(
             sql=sql,
             link=link,
             hand=self.hand,
             worker_id=worker_id,
+            lowest=lowest,
             # Made later, both of them.
             is_claiming=lambda: self.claims.is_claiming,
             on_lost_reply=lambda: self.claims.note_lost_reply(),  # noqa: PLW0108

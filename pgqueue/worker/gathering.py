@@ -7,17 +7,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from pgqueue.db.run import ask_at_once, time_of
+from pgqueue.db.run import Rows, Statement, ask_at_once, time_of
 from pgqueue.engine.claim import (
     LANE_START,
     PLACE,
     STEADY_PLAN,
+    Claimed,
     ClaimedJob,
     Lane,
     claim_jobs,
     claimed_of_rows,
     new_lease,
 )
+from pgqueue.engine.limits import claim_limited, limited_of_rows
 from pgqueue.events import DutyFailed, JobsClaimed, emit, is_wanted
 from pgqueue.tasks.batching import Batching
 from pgqueue.worker.hand import Hand, handed_back
@@ -33,6 +35,10 @@ its own cost: it may have walked past many jobs of other tasks."""
 
 CLAIM_GRACE = 2.0
 """Seconds that a batch which is stopped waits for the reply to its claim."""
+
+
+Claim = tuple[Callable[[int, int], Statement], Callable[[int, Rows], Claimed]]
+"""The statement for a lease and so many jobs, and how its answer is read."""
 
 
 class Gathering:
@@ -65,6 +71,7 @@ class Gatherer:
         link: Link,
         hand: Hand,
         worker_id: Callable[[], int],
+        lowest: Callable[[], int],
         is_claiming: Callable[[], bool],
         on_lost_reply: Callable[[], None],
         on_waiting: Callable[[], None],
@@ -73,6 +80,7 @@ class Gatherer:
         self._link = link
         self._hand = hand
         self._worker_id = worker_id
+        self._lowest = lowest
         self._is_claiming = is_claiming
         self._on_lost_reply = on_lost_reply
         self._on_waiting = on_waiting
@@ -142,27 +150,56 @@ class Gatherer:
             for bound in ((time_of(first.run_at), first.id), LANE_START):
                 if gathering.room > 0:
                     lane = Lane(first.queue, first.priority, bound)
-                    found += await self._ask(name, gathering, lane)
+                    found += await self._ask(gathering, self._of_lane(name, lane))
+            if gathering.room > 0 and first.id in self._hand.limits:
+                found += await self._ask(gathering, self._admitted(name, first.queue))
             now = time.monotonic()
             is_dear = found == 0 and now - began > CHEAP
             self._next_claim[name] = now + COST_SHARE * (now - began) if is_dear else 0.0
 
-    async def _ask(self, name: str, gathering: Gathering, lane: Lane) -> int:
+    def _of_lane(self, name: str, lane: Lane) -> Claim:
+        def claim(lease: int, room: int) -> Statement:
+            return claim_jobs(
+                self._sql,
+                [lane],
+                [name],
+                worker_id=self._worker_id(),
+                lease=lease,
+                limit=room,
+                suspects=False,
+            )
+
+        return claim, claimed_of_rows
+
+    def _admitted(self, name: str, queue: str) -> Claim:
+        def claim(lease: int, room: int) -> Statement:
+            return claim_limited(
+                self._sql,
+                [queue],
+                [name],
+                worker_id=self._worker_id(),
+                lease=lease,
+                limit=room,
+                lowest=self._lowest(),
+                suspects=False,
+            )
+
+        def read(lease: int, rows: Rows) -> Claimed:
+            claimed, limits = limited_of_rows(lease, rows)
+            self._hand.limits.update(limits)
+            return claimed
+
+        return claim, read
+
+    async def _ask(self, gathering: Gathering, how: Claim) -> int:
         """How many it found."""
         lease = new_lease()
-        claim = claim_jobs(
-            self._sql,
-            [lane],
-            [name],
-            worker_id=self._worker_id(),
-            lease=lease,
-            limit=gathering.room,
-            suspects=False,
-        )
+        claim, read = how
         self._hand.leases_in_flight.add(lease)
         try:
-            *_, rows = await self._link.execute(ask_at_once(STEADY_PLAN, claim))
-            jobs = claimed_of_rows(lease, rows).jobs
+            steps = ask_at_once(STEADY_PLAN, claim(lease, gathering.room))
+            *_, rows = await self._link.execute(steps)
+            jobs = read(lease, rows).jobs
             self._take(gathering, jobs)
             return len(jobs)
         except LinkDown:

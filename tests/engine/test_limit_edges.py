@@ -219,3 +219,21 @@ def test_many_lines_that_got_room_at_once_are_found_without_a_pause(
             # A slice that came to the end of the lines, and the rest of them is a second away.
             assert place.reached == ""
     assert len(let_in(database)) == 400
+
+
+def test_lines_that_a_full_pass_did_not_come_to_are_told(
+    database: str, pgq: PgQueue, passing: Callable[..., Pass]
+) -> None:
+    send = sending(pgq, Limit("to:{customer}", running=400))
+    send.enqueue_many([{"customer": str(n)} for n in range(3)] * 300)
+    rows(
+        database,
+        "update pgqueue.jobs set blocked_on = 'to:' || (payload ->> 'customer')",
+    )
+    # Beyond them all, where no slice comes to: only who was named is looked at.
+    named, place = ("to:0", "to:1", "to:2"), Place(0, "to:9")
+    passed = passing(*named, place=place)
+    assert (passed.admitted, passed.reached) == (500, "")
+    assert 1 <= len(passed.unseen) <= 2
+    assert passing(*passed.unseen, place=place).admitted == 400
+    assert passing(*named, place=place).unseen == []

@@ -112,7 +112,7 @@ begin
 end
 $$;
 
-CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive double precision, most integer DEFAULT 500) RETURNS TABLE(ran boolean, admitted integer, queues text[], lowest_live bigint, reached text, wait double precision, moving boolean, unclaimed boolean)
+CREATE FUNCTION pgqueue.admit(named text[], lowest bigint, after text, alive double precision, most integer DEFAULT 500) RETURNS TABLE(ran boolean, admitted integer, queues text[], lowest_live bigint, reached text, wait double precision, moving boolean, unclaimed boolean, unseen text[])
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog'
     SET enable_seqscan TO 'off'
@@ -155,6 +155,7 @@ begin
   );
   admitted := 0;
   queues := '{}';
+  unseen := '{}';
   moving := false;
   unclaimed := false;
   lowest_live := lowest;
@@ -429,7 +430,10 @@ begin
   );
 
   foreach line in array lines loop
-    exit when steps >= most;
+    if steps >= most then
+      unseen := unseen || line;
+      continue;
+    end if;
     turn := null;
     last_turn := null;
     has_wrapped := false;
@@ -649,6 +653,9 @@ begin
       stays := 0;
     end loop;
 
+    if steps >= most and (rooms ->> line)::bigint > 0 then
+      unseen := unseen || line;
+    end if;
     if last_turn is not null and (
       exists (
         select
@@ -670,6 +677,11 @@ begin
     end if;
   end loop;
 
+  unseen := array(
+    select unnest(unseen)
+    intersect
+    select unnest(named || arrived_at)
+  );
   -- So far only a rate has said when it opens.
   moving := slots <> '{}' or admitted > 0 or wait is not null;
   if steps >= most
