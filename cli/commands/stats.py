@@ -7,7 +7,10 @@ import typer
 from ..common import AppOption, JsonOption, print_json, ready_app
 from ..operating import plain, safe_table
 
-QUEUES = ("queue", "paused", "queued", "scheduled", "retrying", "blocked", "running", "oldest_due")
+QUEUES = (
+    "queue", "paused", "queued", "scheduled", "retrying", "blocked", "waiting", "running",
+    "oldest_due",
+)  # fmt: skip
 TASKS = ("task", "completed", "failed", "cancelled", "average_time", "last_finished_at")
 WORKERS = ("id", "host", "pid", "queues", "concurrency", "running", "alive", "silent_for")
 SCHEDULES = ("name", "task", "enabled", "next_run_at", "last_run_at", "last_error")
