@@ -85,6 +85,7 @@ types: $(STAMP) ## Check types with mypy, strict
 	@$(BIN)/mypy --config-file pyproject.toml -p migrations
 	@$(BIN)/mypy --config-file pyproject.toml --exclude benchmarks/peers benchmarks
 	@$(BIN)/mypy --config-file pyproject.toml examples
+	@PYTHONPATH=tests $(BIN)/python -m project.typed_pages
 
 .PHONY: imports
 imports: $(STAMP) ## Check that imports only go down (import-linter)
