@@ -14,6 +14,7 @@ from datetime import date
 import psycopg
 
 from pgqueue.db.run import Batch, Rows, Statement, Steps
+from pgqueue.engine.workflow import pass_told
 
 Sql = Mapping[str, str]
 
@@ -90,8 +91,12 @@ def apply_retention(sql: Sql, *, concurrently: bool) -> Steps[Pruned]:
     for (partition,) in (yield Statement(sql["find_detached"])):
         was = yield from _tried(_drop(sql, partition))
         (dropped if was else postponed).append(partition)
+    days = yield from plan_retention(sql)
+    if days:
+        # Nobody may have worked since they ended: who waits for them learns how they did.
+        yield from pass_told(sql)
     busy: set[str] = set()
-    for day in (yield from plan_retention(sql)):
+    for day in days:
         if day.parent in busy:
             # One detach at a time may be pending in a group.
             postponed.append(day.partition)

@@ -14,7 +14,7 @@ from pgqueue.db.run import Batch, Steps, _answer
 from pgqueue.engine import workflow_deeds
 from pgqueue.engine.cancel import cancel_jobs
 from pgqueue.engine.retry_jobs import retry_jobs
-from proving import blocked_on, rows, until, value
+from proving import Clock, blocked_on, rows, until, value
 from workflows.flows import job, outcome, passed, states
 
 T = TypeVar("T")
@@ -215,3 +215,20 @@ def test_a_retry_does_not_wait_for_ever_for_a_node_that_somebody_holds(
     assert states(database, made) == {"a": "failed", "b": "queued"}
     pgq.retry_workflow(made.id)
     assert states(database, made) == {"a": "queued", "b": "waiting"}
+
+
+def test_a_day_is_not_dropped_before_those_who_wait_know_how_its_jobs_ended(
+    pgq: PgQueue, database: str, clock: Clock
+) -> None:
+    """All workers stopped right after an ending, for longer than finished jobs are kept."""
+    rows(database, "select pgqueue.make_partitions()")
+    wf = pgq.workflow("pause")
+    wf.add("a", job())
+    wf.add("b", job(), after="a")
+    made = wf.enqueue()
+    end(database, made.jobs["a"], state="completed")
+    clock.move(days=40)
+    assert pgq.prune().dropped
+    assert value(database, "select count(*) from pgqueue.finished_jobs") == 0
+    passed(pgq)
+    assert states(database, made) == {"a": "completed", "b": "queued"}
