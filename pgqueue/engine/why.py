@@ -241,6 +241,7 @@ class _Line:
     of_others: int
     held_by: int | None
     tenant: str | None
+    first: int | None
 
 
 def _of_block(sql: Sql, job_id: int, job: _Waiting) -> Steps[list[Cause]]:
@@ -262,6 +263,7 @@ def _of_block(sql: Sql, job_id: int, job: _Waiting) -> Steps[list[Cause]]:
         "before": line.before,
         "of_others": line.of_others,
         "held_by": line.held_by,
+        "first": line.first,
     }
     if place.startswith("ordered:"):
         return [_of_order(place.removeprefix("ordered:"), line, details)]
@@ -275,7 +277,11 @@ def _of_order(key: str, line: _Line, details: Mapping[str, Json]) -> Cause:
             f"pgq jobs retry {line.held_by}, or pgq jobs delete {line.held_by}"
         )
         return Cause("order-held", message, details)
-    first = f", job {line.holders[0]} is at it" if line.holders else ""
+    first = ""
+    if line.holders:
+        first = f", job {line.holders[0]} is at it"
+    elif line.before:
+        first = f", job {line.first} first: pgq jobs why {line.first}"
     message = f"jobs of {key!r} run one after another: {line.before} wait before it{first}"
     return Cause("order", message, details)
 

@@ -190,7 +190,8 @@ from fastest
 order by fastest.name
 
 -- Where a blocked job stands: who holds the slots of its limit, and how many wait before it, in the
--- line of its own tenant and in those of others. Counts 10,000 and no further.
+-- line of its own tenant and in those of others; in an order wherever these wait, and who of them is
+-- first. Counts 10,000 and no further.
 -- name: explain_line
 select
   rule.running, rule.starts, rule.per, rule.until,
@@ -208,15 +209,16 @@ select
       select
       from pgqueue.jobs as others
       where others.blocked_on collate "C" = jobs.blocked_on
+        and not starts_with(jobs.blocked_on, 'ordered:')
         and coalesce(others.tenant, '') = coalesce(jobs.tenant, '')
-        and (
-          case
-            when starts_with(jobs.blocked_on, 'ordered:')
-              then (others.scheduled_at, others.id) < (jobs.scheduled_at, jobs.id)
-            else (-others.priority, others.run_at, others.id)
-              < (-jobs.priority, jobs.run_at, jobs.id)
-          end
-        )
+        and (-others.priority, others.run_at, others.id)
+          < (-jobs.priority, jobs.run_at, jobs.id)
+      union all
+      select
+      from pgqueue.jobs as others
+      where others.order_name = jobs.blocked_on
+        and (others.scheduled_at, others.id) < (jobs.scheduled_at, jobs.id)
+        and others.admitted_seq is null
       limit 10000
     ) as before
   ) as before,
@@ -231,7 +233,14 @@ select
     ) as other_tenants
   ) as of_others,
   held.job_id as held_by,
-  jobs.tenant
+  jobs.tenant,
+  (
+    select others.id
+    from pgqueue.jobs as others
+    where others.order_name = jobs.blocked_on
+    order by others.scheduled_at, others.id
+    limit 1
+  ) as first
 from pgqueue.jobs
 cross join lateral pgqueue.limit_rule(jobs.blocked_on) as rule
 left join pgqueue.order_holds as held on held.name = jobs.blocked_on

@@ -31,9 +31,12 @@ def test_jobs_of_one_key_go_one_after_another_in_the_order_of_their_times(
         [first],
     )
     assert passing().admitted == passing().admitted == 0
-    assert (
-        pgq.why(third)[0].message == "jobs of 'customer:a' run one after another: 1 wait before it"
+    # Both of them, though only one stands in the line.
+    assert pgq.why(third)[0].message == (
+        "jobs of 'customer:a' run one after another: 2 wait before it, "
+        f"job {first} first: pgq jobs why {first}"
     )
+    assert [cause.cause for cause in pgq.why(first)] == ["future"]
     end(database, first)
     assert passing("ordered:customer:a").admitted == 1
     assert second in let_in(database)
