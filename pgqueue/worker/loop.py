@@ -24,7 +24,7 @@ from pgqueue.events import DutyFailed, JobsClaimed, emit, is_wanted
 from pgqueue.worker.hand import Hand, handed_back
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
-from pgqueue.worker.pace import Pace
+from pgqueue.worker.pace import Pace, UsualCost
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.waiting import set_within
@@ -92,6 +92,7 @@ class ClaimLoop:
         self._has_more = False
         self._hinted: set[str] = set()
         self._next_poll = self._earliest_look = 0.0
+        self._look_cost, self._vain_cost = UsualCost(), UsualCost()
         self._rest = FIRST_REST
         self.took_at = 0.0
         """When a claim brought jobs last, on the monotonic clock."""
@@ -302,7 +303,8 @@ class ClaimLoop:
             self._rest = FIRST_REST
         else:
             # Long where the lanes hold what only others know, and hints of more of it keep coming.
-            self._earliest_look = began + min(10.0, (ended - began) / HINTED_SHARE)
+            cost = self._vain_cost.of(ended - began)
+            self._earliest_look = began + min(10.0, cost / HINTED_SHARE)
             poll = min(self._next_poll, ended + self._next_rest())
             self._next_poll = max(poll, self._earliest_look)
         self._take(claimed)
@@ -321,7 +323,7 @@ class ClaimLoop:
         look = look_of_rows(rows)
         found = look.lanes
         # The walk over the lanes passes dead entries, too: it may take 5 % of the time.
-        cost = time.monotonic() - now
+        cost = self._look_cost.of(time.monotonic() - now)
         self._earliest_look = now + min(10.0, cost / HINTED_SHARE)
         self._lanes.found((queue, priority) for queue, priority, due_in in found if due_in <= 0)
         self._has_more = len(self._lanes) > 0

@@ -4,6 +4,8 @@ so that a slow handler's worker hoards nothing and a fast one's never waits for 
 
 from __future__ import annotations
 
+import math
+
 AHEAD_SECONDS = 0.05
 """How much work is fetched ahead, in time."""
 
@@ -19,6 +21,20 @@ _WEIGHT = 0.05
 _SMOOTHING = 0.2
 _WINDOW = 0.05
 """Seconds."""
+
+
+class UsualCost:
+    """What something that is done again and again costs when nothing else is in its way."""
+
+    def __init__(self) -> None:
+        self._last = math.inf
+
+    def of(self, seconds: float) -> float:
+        """The cheaper one of the last two times: while a handler blocks the event loop, a look of a
+        millisecond seems to take a second, and must not be rested for as if it did."""
+        cheaper = min(seconds, self._last)
+        self._last = seconds
+        return cheaper
 
 
 class Pace:

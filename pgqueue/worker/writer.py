@@ -22,10 +22,10 @@ from pgqueue.worker.pace import Pace
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.waiting import set_within
 
-BATCH = 500
+BATCH = 1_000
 """Most outcomes written in one round."""
 
-FLUSH_COUNT = 250
+FLUSH_COUNT = 500
 FLUSH_AFTER = 0.005
 """Where jobs end by the thousand, endings are gathered, up to so many or for so many seconds: a
 round for each would cost more than the jobs."""

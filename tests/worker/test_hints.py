@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,13 +30,14 @@ class _Time:
 class _SlowLink:
     """Each look takes a second and finds nothing."""
 
-    def __init__(self, clock: _Time) -> None:
+    def __init__(self, clock: _Time, costs: Sequence[float] = ()) -> None:
         self._clock = clock
+        self._costs = chain(costs, repeat(1.0))
         self.looks = 0
 
     async def ask(self, _: Statement) -> list[Rows]:
         self.looks += 1
-        self._clock.now += 1.0
+        self._clock.now += next(self._costs)
         return [[(None, None, None, False, None)]]
 
 
@@ -100,6 +103,26 @@ async def test_hints_by_the_thousand_do_not_keep_the_database_busy_with_looks(
     clock.now += 10.0
     await _hinted(claims, 1)
     assert link.looks == 2
+    claims.stop_claiming()
+    await asyncio.wait_for(run, 5)
+
+
+async def test_one_look_that_took_long_among_cheap_ones_is_not_rested_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A handler blocked the event loop meanwhile, say: the database had nothing to do with it."""
+    clock = _Time()
+    monkeypatch.setattr(loop_module, "time", clock)
+    link = _SlowLink(clock, [0.001, 1.0, 0.001, 1.0, 1.0])
+    claims = _loop(link)
+    run = asyncio.create_task(claims.run())
+    await _hinted(claims, 1)
+    clock.now += 0.1
+    await _hinted(claims, 1)
+    assert link.looks == 3, "after one look of a second, the next one had to wait"
+    clock.now += 0.1
+    await _hinted(claims, 50)
+    assert link.looks == 5, "two in a row are dear, whatever the reason"
     claims.stop_claiming()
     await asyncio.wait_for(run, 5)
 
