@@ -47,7 +47,6 @@ create table pgqueue.limit_starts (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 create index limit_starts_at on pgqueue.limit_starts (name, at);
-create index limit_starts_age on pgqueue.limit_starts (at);
 
 -- Whose turn it was last in a limit that several tenants wait for.
 create table pgqueue.limit_turns (

@@ -86,7 +86,6 @@ def _pass_tables(metadata: MetaData) -> None:
         required("at", TIME),
     )
     Index("limit_starts_at", starts.c.name, starts.c.at)
-    Index("limit_starts_age", starts.c.at)
     Table(
         "limit_turns",
         metadata,

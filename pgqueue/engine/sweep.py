@@ -9,6 +9,9 @@ from pgqueue.engine.steps import EVENT_DAYS
 
 Sql = Mapping[str, str]
 
+MOST_STARTS = 5000
+"""Starts that one statement deletes."""
+
 AUDIT_DAYS = 365
 """How long the audit log is kept."""
 
@@ -21,7 +24,7 @@ def sweep(sql: Sql) -> Steps[int]:
     events = yield from _until_none(Statement(sql["sweep_events"], {"days": EVENT_DAYS}))
     lines = yield from _walked(sql["sweep_job_logs"])
     steps = yield from _walked(sql["sweep_job_steps"])
-    starts = yield from _until_none(Statement(sql["sweep_limit_starts"]))
+    starts = yield from _swept_starts(sql)
     turns = yield from _until_none(Statement(sql["sweep_limit_turns"]))
     limits = yield from _until_none(Statement(sql["sweep_limits"]))
     windows = yield from _until_none(Statement(sql["sweep_windows"]))
@@ -34,6 +37,17 @@ def _until_none(statement: Statement) -> Steps[int]:
     deleted = 0
     while rows := (yield statement):
         deleted += len(rows)
+    return deleted
+
+
+def _swept_starts(sql: Sql) -> Steps[int]:
+    deleted = 0
+    place: str | None = ""
+    while place is not None:
+        ((reached, count),) = yield Statement(sql["sweep_limit_starts"], {"after": place})
+        deleted += count
+        # As many as it takes at once: there may be more of the same.
+        place = place if count >= MOST_STARTS else reached
     return deleted
 
 

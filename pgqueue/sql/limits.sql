@@ -280,21 +280,53 @@ from put
 
 -- The chore "sweep": starts that no rate asks for any more, and turns of limits nobody waits for.
 
+-- The starts of up to 200 limits after `after`, 5000 at most; each limit's are kept for twice its own
+-- period: one of a day would else keep those of all. Returns the last of these names and how many went.
 -- name: sweep_limit_starts
-with old_starts as materialized (
-  select ctid as tid
-  from pgqueue.limit_starts
-  where at < pgqueue.clock() - greatest(
-    interval '10 minutes',
-    (select 2 * max(per) * interval '1 second' from pgqueue.limits)
+with recursive
+  names as (
+    (
+      select name, 1 as nth
+      from pgqueue.limit_starts
+      where name > %(after)s
+      order by name
+      limit 1
+    )
+    union all
+    select following.name, names.nth + 1
+    from names
+    cross join lateral (
+      select name
+      from pgqueue.limit_starts
+      where limit_starts.name > names.name
+      order by name
+      limit 1
+    ) as following
+    where names.nth < 200
+  ),
+  old_starts as materialized (
+    select old.tid
+    from names
+    cross join lateral pgqueue.limit_rule(names.name) as rule
+    cross join lateral (
+      select ctid as tid
+      from pgqueue.limit_starts
+      where limit_starts.name = names.name
+        and limit_starts.at < pgqueue.clock()
+          - greatest(interval '10 minutes', 2 * rule.per * interval '1 second')
+      order by at
+      limit 5000
+    ) as old
+    limit 5000
+  ),
+  swept as (
+    delete from pgqueue.limit_starts
+    where ctid = any(array(select tid from old_starts))
+    returning name
   )
-  order by at
-  limit 1000
-  for update skip locked
-)
-delete from pgqueue.limit_starts
-where ctid = any(array(select tid from old_starts))
-returning name
+select
+  (select name from names order by nth desc limit 1) as reached,
+  (select count(*) from swept) as swept
 
 -- name: sweep_limit_turns
 with old_turns as materialized (

@@ -15,7 +15,8 @@ from pgqueue.db.pools import connect
 from pgqueue.db.run import run
 from pgqueue.engine.cancel import end_marked
 from pgqueue.engine.limits import Pass, Place, admit
-from proving import rows, value
+from pgqueue.engine.sweep import sweep
+from proving import Clock, rows, value
 
 RULE = "select running, starts from pgqueue.limit_rule(%s)"
 
@@ -237,3 +238,22 @@ def test_lines_that_a_full_pass_did_not_come_to_are_told(
     assert 1 <= len(passed.unseen) <= 2
     assert passing(*passed.unseen, place=place).admitted == 400
     assert passing(*named, place=place).unseen == []
+
+
+def test_starts_are_kept_as_long_as_their_own_limit_asks_for_them(
+    database: str, pgq: PgQueue, clock: Clock
+) -> None:
+    sending(pgq, Limit("daily", starts=9, per=86_400), Limit("api:{n}", starts=9, per=1)).enqueue()
+    rows(
+        database,
+        "insert into pgqueue.limit_starts "
+        "select name, pgqueue.clock() from generate_series(1, 3000) as n, "
+        "unnest(array['daily', 'api:1', 'api:2', 'of a limit that is gone']) as name",
+    )
+    clock.move(minutes=11)
+    rows(database, "insert into pgqueue.limit_starts values ('api:1', pgqueue.clock())")
+    with connect(database) as connection:
+        assert run(connection, sweep(pgq.sql)) == 9000
+        assert run(connection, sweep(pgq.sql)) == 0
+    kept = "select name, count(*) from pgqueue.limit_starts group by 1 order by 1"
+    assert rows(database, kept) == [("api:1", 1), ("daily", 3000)]

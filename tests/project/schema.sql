@@ -2911,8 +2911,6 @@ CREATE INDEX jobs_tenant_waiting ON pgqueue.jobs USING btree (tenant) WHERE ((te
 
 CREATE UNIQUE INDEX jobs_unique_key ON pgqueue.jobs USING btree (unique_key) WHERE (unique_key IS NOT NULL);
 
-CREATE INDEX limit_starts_age ON pgqueue.limit_starts USING btree (at);
-
 CREATE INDEX limit_starts_at ON pgqueue.limit_starts USING btree (name, at);
 
 CREATE INDEX limits_declared ON pgqueue.limits USING btree (name) WHERE declared;
