@@ -57,6 +57,13 @@ def load_app(target: str | None) -> PgQueue:
     return found
 
 
+def built_in_tasks() -> list[str] | None:
+    """The tasks of the app that is there where nobody named one; None where it was not asked."""
+    module, _, attribute = BUILT_IN_APP.partition(":")
+    loaded = getattr(sys.modules.get(module), attribute, None)
+    return None if loaded is None else loaded.tasks.names()
+
+
 def ready_app(target: str | None) -> PgQueue:
     """`load_app`, connected to a database that this version can work with.
 

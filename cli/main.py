@@ -35,6 +35,7 @@ from .commands import (
     worker,
     workflows,
 )
+from .common import built_in_tasks
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -121,7 +122,9 @@ def _report(error: Exception) -> int:
     cause = getattr(error, "orig", None)
     error = cause if isinstance(cause, psycopg.Error) else error
     message = str(error).strip()
-    if isinstance(error, PgQueueError):
+    if isinstance(error, TaskUnknown) and error.known == built_in_tasks():
+        line = f"{message}; name your own app with --app MODULE:ATTR or PGQUEUE_APP"
+    elif isinstance(error, PgQueueError):
         line = message
     elif isinstance(error, psycopg.Error):
         line = f"the database refused: {message.splitlines()[0] if message else 'no reason given'}"

@@ -256,9 +256,13 @@ def edit(
 
     Example: pgq schedule edit digest --overlap skip --delay 300 --clear ends
     """
+    from pgqueue.errors import ConfigError
+
     named = {name: value for name, value in (("cron", cron), ("task", task)) if value is not None}
     changes = {**given, **named}
     cleared = _cleared(clear or [], changes)
+    if not (changes or cleared):
+        raise ConfigError("nothing to change: give options such as --cron, or --clear ends")
     pgq = ready_app(app)
     stored = pgq.edit_schedule(name, by=operator(), **changes, **cleared)
     pgq.close()

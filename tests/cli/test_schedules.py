@@ -101,6 +101,21 @@ def test_what_is_asked_for_by_hand_is_done_and_stands_in_the_audit_log(
     ]  # fmt: skip
 
 
+def test_an_edit_that_changes_nothing_says_what_it_could(pgq_command: Asked) -> None:
+    said = pgq_command("schedule", "edit", "r")
+    assert said.code == 2
+    assert said.err == ("pgq: nothing to change: give options such as --cron, or --clear ends\n")
+
+
+def test_whose_task_is_unknown_because_no_app_was_named_is_told_so(
+    pgq_command: Asked, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGQUEUE_DATABASE_URL", database)
+    said = pgq_command("schedule", "add", "s", "--cron", "@daily", "--task", "resize")
+    assert said.code == 2
+    assert said.err.endswith("name your own app with --app MODULE:ATTR or PGQUEUE_APP\n")
+
+
 def test_a_backfill_is_listed_first_then_done_and_can_be_stopped(asked: Asked) -> None:
     span = ("--from", "2026-01-01", "--to", "2026-01-03")
     plan = asked("schedule", "backfill", "r", *span, "--dry-run")
