@@ -44,6 +44,19 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
             value.close()
 
 
+def test_every_cause_that_why_gives_is_explained() -> None:
+    code = (ROOT / "pgqueue/engine/why.py").read_text(encoding="utf-8")
+    causes = set(re.findall(r'Cause\(\s*"([a-z-]+)"', code))
+    page = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
+    explained = {
+        cause
+        for row in re.findall(r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \|", page, re.MULTILINE)
+        for cause in re.findall(r"`([a-z-]+)`", row)
+    }
+    assert causes
+    assert causes <= explained
+
+
 @pytest.mark.parametrize("name", with_blocks("sql"))
 def test_the_sql_of_a_page_works_in_plain_psql(name: str, database: str, psql: Path) -> None:
     script = "\n".join(blocks(ROOT / name, "sql"))
