@@ -257,3 +257,37 @@ def test_starts_are_kept_as_long_as_their_own_limit_asks_for_them(
         assert run(connection, sweep(pgq.sql)) == 0
     kept = "select name, count(*) from pgqueue.limit_starts group by 1 order by 1"
     assert rows(database, kept) == [("api:1", 1), ("daily", 3000)]
+
+
+def test_jobs_that_wait_for_another_limit_do_not_keep_out_those_behind_them(
+    database: str, pgq: PgQueue, passing: Callable[..., Pass]
+) -> None:
+    send = sending(pgq, Limit("all", running=10), Limit("to:{customer}", running=1))
+    send.enqueue(customer="x")
+    passing()
+    # They came while `all` was full and `to:x` was not.
+    send.enqueue_many([{"customer": "x"}] * 1000)
+    rows(database, "update pgqueue.jobs set blocked_on = 'all' where state = 'blocked'")
+    behind = send.enqueue(customer="y").id
+    for _ in range(8):
+        passing()
+    assert behind in let_in(database)
+    assert len(let_in(database)) == 2
+    end(database, let_in(database)[0])
+    assert passing("all", "to:x").admitted == 1
+
+
+def test_tenants_whose_only_job_waits_for_another_limit_do_not_end_a_pass(
+    database: str, pgq: PgQueue, passing: Callable[..., Pass]
+) -> None:
+    send = sending(pgq, Limit("all", running=100), Limit("of:{tenant}", running=1))
+    for n in range(40):
+        send.using(tenant=f"t{n:02}").enqueue()
+    assert passing().admitted == 40
+    for n in range(40):
+        send.using(tenant=f"t{n:02}").enqueue()
+    free = send.using(tenant="t99").enqueue().id
+    rows(database, "update pgqueue.jobs set blocked_on = 'all' where state = 'blocked'")
+    assert passing().admitted == 1
+    assert free in let_in(database)
+    assert lines(database) == {f"of:t{n:02}": 1 for n in range(40)}

@@ -560,6 +560,47 @@ begin
             )
           for update skip locked;
         end if;
+        if not found and stays > 0 and exists (
+          select
+          from (
+            select limits
+            from "pgqueue".jobs
+            where blocked_on collate "C" = line
+              and coalesce(tenant, '') = turn
+            order by coalesce(tenant, '') desc, priority, run_at desc, id desc
+            limit 1
+          ) as tail
+          where not tail.limits && full_ones
+        ) then
+          -- Who stands at the end waits for nothing else, and is kept out by those before him: they go
+          -- where they wait. Where all wait for the other limit, they would only go to and fro.
+          update "pgqueue".jobs
+          set blocked_on = (
+            select names.name
+            from unnest(limits) with ordinality as names (name, nth)
+            where names.name = any(full_ones)
+            order by names.nth
+            limit 1
+          )
+          where ctid = any(array(
+            select front.tid
+            from (
+              select ctid as tid, limits
+              from "pgqueue".jobs
+              where blocked_on collate "C" = line
+                and coalesce(tenant, '') = turn
+              order by priority desc, run_at, id
+              limit 200
+              for update skip locked
+            ) as front
+            where front.limits && full_ones
+          ));
+          get diagnostics moved = row_count;
+          steps := steps + 50;
+          is_again := moved > 0;
+          stays := 0;
+          continue;
+        end if;
         if not found then
           stays := 0;
           continue;
