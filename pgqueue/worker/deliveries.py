@@ -19,7 +19,7 @@ one."""
 
 
 UNWAITED = 15.0
-"""And while nobody does. Who begins to wait looks for the event, and has its worker look at once."""
+"""And while nobody does: who begins to wait looks for the event, and its worker looks at once."""
 
 
 class Deliveries:
