@@ -180,13 +180,15 @@ class Pools:
             asyncio.AbstractEventLoop, AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]
         ] = weakref.WeakKeyDictionary()
 
-    def resize(self, size: int) -> None:
-        """Let pools grow to `size` connections: one per running transactional handler.
+    def serve(self, handlers: int) -> None:
+        """Let pools grow to what so many running handlers need, each up to three connections.
 
-        The pools of event loops that are open already keep their size.
+        One may hold two, its own transaction and one inside, and then ask for a third: with fewer
+        than two each and one more, all could wait for each other. They are opened when needed. The
+        pools of event loops that are open already keep their size.
         """
         with self._lock:
-            self._size = max(self._size, size)
+            self._size = max(self._size, 2 * handlers + 1)
             if self._sync is not None:
                 self._sync.resize(min_size=0, max_size=self._size)
 

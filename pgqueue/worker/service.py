@@ -139,7 +139,7 @@ class Worker:
         """
         self._event_loop = asyncio.get_running_loop()
         self._check_tasks()
-        self._pools.resize(self._concurrency + 1)
+        self._pools.serve(self._concurrency)
         if self._options.health_port is not None:
             self._health = HealthServer(self, self._options.health_host, self._options.health_port)
         # Before our row is there: whoever sees it may send a signal.

@@ -338,3 +338,27 @@ def test_a_handler_that_was_told_to_stop_commits_nothing_although_its_lease_stil
     with pytest.raises(LeaseLost), running.transaction() as connection:
         connection.execute("insert into late values (2)")
     assert rows(database, "select n from late") == [(1,)]
+
+
+async def test_handlers_that_hold_two_connections_each_can_all_enqueue_on_a_third(
+    database: str, pgq: PgQueue
+) -> None:
+    """Its own transaction, one of a step inside, and there somebody enqueues elsewhere."""
+    inside = asyncio.Barrier(6)
+
+    @pgq.task
+    async def after() -> None: ...
+
+    @pgq.task
+    async def greedy(job: Job, connection: psycopg.AsyncConnection[Any]) -> None:
+        await connection.execute(INSERT, [job.id])
+        async with job.transaction() as beside:
+            await beside.execute("select 1")
+            await inside.wait()
+            await after.aenqueue()
+
+    greedy.enqueue_many([{}] * 6)
+    worker = pgq.worker(burst=True, scheduler=False, concurrency=6)
+    await asyncio.wait_for(worker.run(), 20)
+    ended = rows(database, "select task, state from pgqueue.finished_jobs")
+    assert sorted(ended) == [("after", "completed")] * 6 + [("greedy", "completed")] * 6
