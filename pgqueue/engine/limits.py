@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pgqueue.db.run import Batch, Rows, Statement, Steps, array_of
-from pgqueue.engine.claim import (
-    STEADY_PLAN_NOT_DURABLE,
-    Claimed,
-    ClaimedJob,
-)
+from pgqueue.engine.claim import STEADY_PLAN_NOT_DURABLE, Claimed, claimed_of_rows
 from pgqueue.engine.operate import Operator
 from pgqueue.errors import ConfigError
 from pgqueue.job import Ended, Outcome, State
@@ -96,10 +92,8 @@ def claim_limited(
 
 def limited_of_rows(lease: int, rows: Rows) -> tuple[Claimed, dict[int, tuple[str, ...]]]:
     """What `claim_limited` answered, and the names of the jobs' limits by id."""
-    locked = rows[0][0] if rows else 0
-    found = [row for row in rows if row[1] is not None]
-    jobs = tuple([ClaimedJob._make(row[1:-1]) for row in found])
-    return Claimed(lease, locked, jobs), {row[1]: tuple(row[-1]) for row in found}
+    claimed = claimed_of_rows(lease, [row[:-1] for row in rows])
+    return claimed, {row[1]: tuple(row[-1]) for row in rows if row[1] is not None}
 
 
 def hold_statements(

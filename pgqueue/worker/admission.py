@@ -52,6 +52,7 @@ class Admission:
         self.place = Place()
         """Where the next pass begins; the claim, too, looks at nothing below."""
         self._learned: tuple[Link, int, float] | None = None
+        self._tried_at = -math.inf
 
     async def turn(self) -> float:
         began = time.monotonic()
@@ -101,9 +102,10 @@ class Admission:
         self.place = Place(0, self.place.reached)
         self._learned = (link, link.opened, now)
 
-    async def brings(self, link: Link) -> bool:
-        """For a burst: whether a look for more is worth it. Waits while slots are held or a rate is
-        used up, here or elsewhere; not for what only a person or another worker can let go."""
+    async def brings(self, link: Link, took_at: float) -> bool:
+        """For a burst that claimed last at `took_at`: whether a look for more is worth it. Waits
+        while slots are held or a rate is used up, here or elsewhere; not for what only a person or
+        another worker can let go."""
         try:
             passed = await self.try_once(link)
         except LinkDown:
@@ -114,7 +116,10 @@ class Admission:
         if not passed.ran:
             await asyncio.sleep(AGAIN_AFTER)
             return True
-        if passed.admitted:
+        if passed.admitted or (passed.unclaimed and took_at != self._tried_at):
+            # Our own duty may have let them in since the last look; or they are for others, and
+            # then the next look takes none.
+            self._tried_at = took_at
             return True
         if passed.wait is None or not (passed.moving or passed.wait <= 0):
             return False

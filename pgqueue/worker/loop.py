@@ -91,6 +91,8 @@ class ClaimLoop:
         self._held_off = False
         self._has_more = False
         self._hinted: set[str] = set()
+        self._calls = 0
+        """What was said from outside: a look that was under way then may not have seen it."""
         self._next_poll = self._earliest_look = 0.0
         self._look_cost, self._vain_cost = UsualCost(), UsualCost()
         self._rest = FIRST_REST
@@ -108,6 +110,7 @@ class ClaimLoop:
 
     def wake(self, queue: str = "") -> None:
         """Look for work now, or as soon as the last look is paid for; in `queue` first."""
+        self._calls += 1
         if queue:
             self._hinted.add(queue)
         self._rest = FIRST_REST
@@ -116,6 +119,7 @@ class ClaimLoop:
 
     def let_in(self) -> None:
         """Blocked jobs were let in: they are there to be claimed."""
+        self._calls += 1
         self._is_admitted = True
         self._wake.set()
 
@@ -192,7 +196,7 @@ class ClaimLoop:
     async def _round(self) -> None:
         now = time.monotonic()
         # What was in hand before the look may have enqueued more than the look could see.
-        was_empty = self._hand.is_empty
+        was_empty, calls = self._hand.is_empty, self._calls
         self._found_nothing = False
         if self._hand.waiting and now - self.took_at > KEEP_WAITING:
             self._give_up_waiting()
@@ -206,7 +210,8 @@ class ClaimLoop:
             await self._share_round()
         elif (room := self._wants()) > 0:
             await self._claim(min(room, BATCH))
-        if was_empty and self._found_nothing and self._reconciled == self.lost_replies:
+        found_nothing = self._found_nothing and calls == self._calls
+        if was_empty and found_nothing and self._reconciled == self.lost_replies:
             self.idle.set()
         elif not was_empty and self._hand.is_empty:
             self._next_poll = self._earliest_look
@@ -220,6 +225,8 @@ class ClaimLoop:
         self._has_more = len(self._lanes) > 0
         if (room := self._wants()) > 0:
             await self._claim(min(room, BATCH))
+        # What else there is, the look tells.
+        self._found_nothing = False
 
     async def _share_round(self) -> None:
         """Admitted jobs and the others go first by turns, so that neither keeps out the other."""
@@ -319,6 +326,7 @@ class ClaimLoop:
             self._room_with_suspects = min(BATCH, 2 * self._room_with_suspects)
 
     async def _look_for_lanes(self, now: float) -> None:
+        calls = self._calls
         (rows,) = await self._link.ask(look_around(self._sql, self._lowest()))
         look = look_of_rows(rows)
         found = look.lanes
@@ -327,10 +335,10 @@ class ClaimLoop:
         self._earliest_look = now + min(10.0, cost / HINTED_SHARE)
         self._lanes.found((queue, priority) for queue, priority, due_in in found if due_in <= 0)
         self._has_more = len(self._lanes) > 0
-        self._is_admitted = look.admitted
-        if not look.admitted:
+        self._is_admitted = look.admitted or (self._is_admitted and calls != self._calls)
+        if not self._is_admitted:
             self._slots.keep(0)
-        self._found_nothing = not self._has_more and not look.admitted
+        self._found_nothing = not self._has_more and not self._is_admitted
         if look.wait is not None:
             self._on_blocked(look.wait)
         if self._has_more:

@@ -224,7 +224,7 @@ class Worker:
         link = Link("windows", self._conninfo)
         try:
             await self._ticker.until_idle(self._claims, link, ticks=self._ticks)
-            while await self._admission.brings(link):
+            while await self._admission.brings(link, self._claims.took_at):
                 self._claims.idle.clear()
                 self._claims.wake()
                 await self._ticker.until_idle(self._claims, link, ticks=self._ticks)

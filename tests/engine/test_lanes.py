@@ -34,7 +34,9 @@ def _job(job_id: int, at: float, queue: str = "a", priority: int = 5) -> Claimed
 
 
 def _claimed(*jobs: ClaimedJob, locked: int | None = None) -> Claimed:
-    return Claimed(1, len(jobs) if locked is None else locked, jobs)
+    # As claimed_of_rows gives them.
+    ordered = sorted(jobs, key=lambda job: (-job.priority, job.run_at, job.id))
+    return Claimed(1, len(jobs) if locked is None else locked, tuple(ordered))
 
 
 def _make_dear(book: LaneBook, now: float = 0.0) -> None:

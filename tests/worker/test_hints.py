@@ -41,7 +41,7 @@ class _SlowLink:
         return [[(None, None, None, False, None)]]
 
 
-_NO_SLOTS: Any = SimpleNamespace(keep=lambda _: None, kept=0)
+_NO_SLOTS: Any = SimpleNamespace(keep=lambda _: None, kept=0, free=lambda: 1)
 
 
 class _NoRunner:
@@ -50,7 +50,7 @@ class _NoRunner:
 
 def _loop(link: Any) -> ClaimLoop:
     return ClaimLoop(
-        sql={"look_around": "look", "claim_jobs": "claim"},
+        sql={"look_around": "look", "claim_jobs": "claim", "claim_limited": "limited"},
         link=link,
         runner=_NoRunner(),  # type: ignore[arg-type]  # nothing is run
         slots=_NO_SLOTS,
@@ -141,4 +141,59 @@ async def test_hints_of_jobs_for_others_do_not_keep_the_database_busy_with_claim
     await _hinted(claims, 1)
     assert link.claims == 2
     claims.stop_claiming()
+    await asyncio.wait_for(run, 5)
+
+
+class _HeldLink:
+    """Its looks answer when they are let go; each says what it was told to see."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+
+    def answer(self, *row: Any) -> None:
+        self._answers.put_nowait(row)
+
+    async def ask(self, asked: Statement) -> list[Rows]:
+        self.asked.append(asked.text)
+        return [[await self._answers.get()]]
+
+
+_NOTHING = (None, None, None, False, None)
+
+
+async def _settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_look_that_was_under_way_when_more_was_announced_does_not_end_a_burst() -> None:
+    link = _HeldLink()
+    claims = _loop(link)
+    run = asyncio.create_task(claims.run())
+    await _settled()
+    assert link.asked == ["look"]
+    claims.wake()
+    link.answer(*_NOTHING)
+    await _settled()
+    assert not claims.idle.is_set(), "what was announced meanwhile, that look had not seen"
+    link.answer(*_NOTHING)
+    await asyncio.wait_for(claims.idle.wait(), 5)
+    claims.stop_claiming()
+    link.answer(*_NOTHING)
+    await asyncio.wait_for(run, 5)
+
+
+async def test_a_look_that_was_under_way_when_jobs_were_let_in_does_not_forget_them() -> None:
+    link = _HeldLink()
+    claims = _loop(link)
+    run = asyncio.create_task(claims.run())
+    await _settled()
+    claims.let_in()
+    link.answer(*_NOTHING)
+    await _settled()
+    assert link.asked == ["look", "limited"]
+    assert not claims.idle.is_set()
+    claims.stop_claiming()
+    link.answer(0, *[None] * 24)
     await asyncio.wait_for(run, 5)
