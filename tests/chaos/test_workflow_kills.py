@@ -87,7 +87,7 @@ def _enqueued(app: PgQueue, size: int, rand: random.Random) -> WorkflowRun:
 def test_a_few_kills_in_workflows_lose_and_double_nothing(
     effects: str, processes: Processes
 ) -> None:
-    _run(Trial(sizes=(40, 60, 80), kill_every=1.0, kills=2, patience=60), effects, processes)
+    _run(Trial(sizes=(40, 60, 80), kill_every=0.5, kills=2, patience=60), effects, processes)
 
 
 @pytest.mark.slow
@@ -97,4 +97,4 @@ def test_kills_in_large_workflows_lose_and_double_nothing(
 ) -> None:
     """Few kills for so many jobs: who was in the hands of the killed runs one at a time."""
     sizes = tuple(range(155, 201, 5))
-    _run(Trial(sizes=sizes, kill_every=2.0, kills=6, patience=500), effects, processes)
+    _run(Trial(sizes=sizes, kill_every=1.0, kills=6, patience=500), effects, processes)
