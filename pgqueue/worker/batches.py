@@ -23,7 +23,7 @@ from pgqueue.worker.endings import unfit
 from pgqueue.worker.gathering import Gatherer, Gathering
 from pgqueue.worker.hand import Hand, Try, handed_back
 from pgqueue.worker.results import completed
-from pgqueue.worker.runner import Runner, Settled, tell
+from pgqueue.worker.runner import Runner, Settled, put_off, tell
 
 
 class _Member(NamedTuple):
@@ -52,7 +52,7 @@ class Batches:
         self._calls: dict[Try, tuple[Try, Sequence[_Member]]] = {}
 
     async def run(self, job: ClaimedJob) -> Settled | None:
-        """Run the job together with others; None when its lease was lost.
+        """Run the job together with others; None when its lease was lost. Never raises.
 
         Cancelling this coroutine hands all of them back without costing an attempt.
         """
@@ -64,6 +64,10 @@ class Batches:
             if not job.suspect:
                 await self._gatherer.fill(gathering)
             return await self._run_together(task, gathering.jobs)
+        except asyncio.CancelledError:
+            return Settled(handed_back(job))
+        except Exception as error:  # noqa: BLE001 - told, and no error of ours may end a worker
+            return put_off(job, error)
         finally:
             gathering.is_open = False
             self._hand_back(gathering.jobs[1:])

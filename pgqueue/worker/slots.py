@@ -12,7 +12,7 @@ from pgqueue.events import DutyFailed, emit
 from pgqueue.worker.batches import Batches
 from pgqueue.worker.hand import Hand, Try, handed_back
 from pgqueue.worker.pace import Pace
-from pgqueue.worker.runner import Runner, Settled, put_off
+from pgqueue.worker.runner import Runner, Settled
 
 TURN = 0.004
 """Seconds that handlers which never wait may hold the event loop, all slots together, until
@@ -107,10 +107,8 @@ class Slots:
             key = (job.id, job.lease)
             self._hand.running[key] = job
             self._by_try[key] = me
-            if job.task in self._batches.tasks:
-                settled = await self._run_batch(job)
-            else:
-                settled = await self._runner.run(job)
+            run = self._batches.run if job.task in self._batches.tasks else self._runner.run
+            settled = await run(job)
             now = time.monotonic()
             del self._hand.running[key]
             del self._by_try[key]
@@ -185,14 +183,6 @@ class Slots:
         if not slot.cancelled() and (error := slot.exception()) is not None:
             emit(DutyFailed("slot", f"{type(error).__name__}: {error}"))
         self.fill()
-
-    async def _run_batch(self, job: ClaimedJob) -> Settled | None:
-        try:
-            return await self._batches.run(job)
-        except asyncio.CancelledError:
-            return Settled(handed_back(job))
-        except Exception as error:  # noqa: BLE001 - told, and no error of ours may end a worker
-            return put_off(job, error)
 
 
 def _this_task() -> asyncio.Task[None]:
