@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from endings import worker
+from endings import end, worker
 from pgqueue import Limit, PgQueue
 from pgqueue.db.pools import connect
 from pgqueue.db.run import run
@@ -44,3 +44,10 @@ def let_in(database: str) -> list[int]:
 def lines(database: str) -> dict[str, int]:
     query = "select blocked_on, count(*) from pgqueue.jobs where state = 'blocked' group by 1"
     return dict(rows(database, query))
+
+
+def fail_and_hold(database: str, pgq: PgQueue, job_id: int) -> None:
+    """End the job as failed for good, and hold its order, as its worker does in one commit."""
+    end(database, job_id, state="failed")
+    with connect(database) as connection:
+        connection.execute(pgq.sql["hold_orders"], {"ids": [job_id]})

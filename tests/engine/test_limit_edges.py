@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from admitting import let_in, lines, sending
+from admitting import fail_and_hold, let_in, lines, sending
 from endings import end, run_on, worker
 from pgqueue import Limit, Order, PgQueue
 from pgqueue.db.pools import connect
@@ -75,9 +75,7 @@ def test_a_held_order_waits_for_its_retried_job_behind_a_crowd_of_newcomers(
     send = sending(pgq, ordered_by=Order("customer:{customer}", on_failure="hold"))
     first, _ = (send.enqueue(customer="a").id for _ in range(2))
     passing()
-    end(database, first, state="failed")
-    with connect(database) as connection:
-        connection.execute(pgq.sql["hold_orders"], {"ids": [first]})
+    fail_and_hold(database, pgq, first)
     _crowd(pgq)
     assert pgq.retry(first).retried == (first,)
     for _ in range(8):
@@ -149,9 +147,7 @@ def test_a_pass_does_not_wait_for_a_hold_that_somebody_just_writes(
     send = sending(pgq, ordered_by=Order("customer:{customer}", on_failure="hold"))
     first, second = (send.enqueue(customer="a").id for _ in range(2))
     passing()
-    end(database, first, state="failed")
-    with connect(database) as connection:
-        connection.execute(pgq.sql["hold_orders"], {"ids": [first]})
+    fail_and_hold(database, pgq, first)
     assert pgq.retry(first).retried == (first,)
     with psycopg.connect(database) as other:
         other.execute("update pgqueue.order_holds set job_id = job_id")

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from admitting import let_in, sending
+from admitting import fail_and_hold, let_in, sending
 from endings import end
 from pgqueue import Order, PgQueue
-from pgqueue.db.pools import connect
 from pgqueue.engine.limits import Pass
 from proving import rows, value
 
@@ -49,9 +48,7 @@ def test_a_job_that_failed_for_good_holds_its_order_or_lets_it_pass(
     send = sending(pgq, ordered_by=Order("customer:{customer}", on_failure=policy))
     first, second = (send.enqueue(customer="a").id for _ in range(2))
     passing()
-    end(database, first, state="failed")
-    with connect(database) as connection:
-        connection.execute(pgq.sql["hold_orders"], {"ids": [first]})
+    fail_and_hold(database, pgq, first)
     if policy == "pass":
         assert passing().admitted == 1
         return
@@ -71,9 +68,7 @@ def test_a_held_order_goes_on_when_the_failed_job_is_deleted(
     send = sending(pgq, ordered_by=Order("customer:{customer}", on_failure="hold"))
     first, _ = (send.enqueue(customer="a").id for _ in range(2))
     passing()
-    end(database, first, state="failed")
-    with connect(database) as connection:
-        connection.execute(pgq.sql["hold_orders"], {"ids": [first]})
+    fail_and_hold(database, pgq, first)
     assert passing().admitted == 0
     pgq.delete(first)
     assert passing().admitted == 1
