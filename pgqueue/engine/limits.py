@@ -131,12 +131,10 @@ def declare(sql: Sql, rules: Sequence[Rule], names: Mapping[str, Sequence[str]])
         columns = list(zip(*rules, strict=True))
         keys = ("names", "patterns", "runnings", "startses", "pers", "on_failures")
         yield Statement(sql["put_limits"], dict(zip(keys, map(list, columns), strict=True)))
-    params = {
-        "tasks": list(limited),
-        "names": [array_of(listed) for listed in limited.values()],
-        "unlimited": [task for task in names if task not in limited],
-    }
-    yield Statement(sql["put_task_limits"], params)
+    listed = [array_of(of_task) for of_task in limited.values()]
+    yield Statement(sql["put_task_limits"], {"tasks": list(limited), "names": listed})
+    unlimited = [task for task in names if task not in limited]
+    yield Statement(sql["drop_task_limits"], {"tasks": unlimited})
 
 
 @dataclass(frozen=True, slots=True)

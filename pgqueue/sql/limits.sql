@@ -14,6 +14,14 @@ from unnest(
   %(pers)s::double precision[],
   %(on_failures)s::text[]
 ) as asked (name, pattern, running, starts, per, on_failure)
+where not exists (
+  select
+  from pgqueue.limits as same
+  where same.declared
+    and same.name = asked.name
+    and (same.running, same.starts, same.per, same.on_failure)
+      is not distinct from (asked.running, asked.starts, asked.per, asked.on_failure)
+)
 order by asked.name
 on conflict (name, declared) do update
 set
@@ -26,18 +34,32 @@ set
 where (known.running, known.starts, known.per, known.on_failure)
   is distinct from (excluded.running, excluded.starts, excluded.per, excluded.on_failure)
 
+-- Locks only what it changes, in order: of two workers that start at once none waits in a circle.
 -- name: put_task_limits
-with forgotten as (
-  delete from pgqueue.task_limits
-  where task = any(%(unlimited)s::text[])
-)
 insert into pgqueue.task_limits as known (task, names)
 select asked.task, asked.names::text[]
 from unnest(%(tasks)s::text[], %(names)s::text[]) as asked (task, names)
+where not exists (
+  select
+  from pgqueue.task_limits as same
+  where same.task = asked.task
+    and same.names = asked.names::text[]
+)
 order by asked.task
 on conflict (task) do update
 set names = excluded.names, set_at = pgqueue.clock_now()
 where known.names <> excluded.names
+
+-- A transaction of its own: one version's limited task may be another's that lost its limits.
+-- name: drop_task_limits
+delete from pgqueue.task_limits
+where ctid = any(array(
+  select ctid
+  from pgqueue.task_limits
+  where task = any(%(tasks)s::text[])
+  order by task
+  for update
+))
 
 -- What an operator sets goes before what the code declares, for as long as it holds. A limit of a
 -- queue concerns all of its jobs. `seconds` null: until it is taken back.
