@@ -225,6 +225,8 @@ class ClaimLoop:
         self._has_more = len(self._lanes) > 0
         if (room := self._wants()) > 0:
             await self._claim(min(room, BATCH))
+            # Its handlers begin before the look is sent, which takes Python 0.3 ms when cold.
+            await asyncio.sleep(0)
         # What else there is, the look tells.
         self._found_nothing = False
 
