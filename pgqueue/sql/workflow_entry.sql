@@ -3,7 +3,7 @@
 -- Ids for so many nodes, in order.
 -- name: take_node_ids
 select array(
-  select nextval(pg_get_serial_sequence('pgqueue.jobs', 'id'))
+  select nextval((select pg_get_serial_sequence('pgqueue.jobs', 'id')::regclass))
   from generate_series(1, %(n)s)
 )
 
