@@ -269,6 +269,10 @@ class LeaseLost(PgQueueError):
             f"job {job_id} is no longer held under lease {lease}; its effects roll back"
         )
 
+    def is_of(self, job_id: int, lease: int) -> bool:
+        """Whether it tells of this try: a handler may meet that of another job, or raise one."""
+        return (self.job_id, self.lease) == (job_id, lease)
+
 
 class TransactionEnded(PgQueueError):
     """A handler committed or rolled back the transaction it was given."""

@@ -141,10 +141,10 @@ class Batches:
         try:
             async with limit:
                 values = _one_each(members, await self._call(task, members))
-        except LeaseLost as error:
-            return self._without_lost(members, error)
         # sys.exit() and exception groups, too: the handler fails, and the worker goes on.
         except BaseException as error:  # noqa: BLE001 - recorded
+            if isinstance(error, LeaseLost) and any(error.is_of(*key) for key in keys):
+                return self._without_lost(members, error)
             return self._all_failed(task, members, error, timed_out=limit.expired())
         finally:
             for key in keys:

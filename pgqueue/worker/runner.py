@@ -141,10 +141,10 @@ class Runner:
                 return await self._call(task, job, running, arguments)
             async with limit:
                 return await self._call(task, job, running, arguments)
-        except LeaseLost:
-            raise
         # sys.exit() and exception groups, too: the handler fails, and the worker goes on.
         except BaseException as error:  # noqa: BLE001 - recorded
+            if isinstance(error, LeaseLost) and error.is_of(job.id, job.lease):
+                raise
             if _lacks_partition(error):
                 self._on_no_partition()
                 return Settled(Requeued(job.id, job.lease, DATABASE_AWAY_WAIT, uncounted=1))
