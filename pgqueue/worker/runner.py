@@ -142,7 +142,7 @@ class Runner:
             async with limit:
                 return await self._call(task, job, running, arguments)
         # sys.exit() and exception groups, too: the handler fails, and the worker goes on.
-        except BaseException as error:  # noqa: BLE001 - recorded
+        except BaseException as error:
             if isinstance(error, LeaseLost) and error.is_of(job.id, job.lease):
                 raise
             if _lacks_partition(error):

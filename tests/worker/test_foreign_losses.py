@@ -52,9 +52,9 @@ async def test_on_the_loop_of_an_earlier_lease_of_the_same_job(
     assert recorder.of(LeasesLost) == []
 
 
-@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("place", ["on the loop", "in a thread"])
 async def test_in_a_transaction_that_then_rolls_back(
-    database: str, pgq: PgQueue, recorder: Recorder, is_async: bool
+    database: str, pgq: PgQueue, recorder: Recorder, place: str
 ) -> None:
     rows(database, "create table effects (job bigint)")
 
@@ -66,7 +66,7 @@ async def test_in_a_transaction_that_then_rolls_back(
         connection.execute("insert into effects values (%s)", [job.id])
         raise LeaseLost(job.id + 1, 1)
 
-    pgq.task(name="nested")(on_loop if is_async else in_thread).enqueue()
+    pgq.task(name="nested")(on_loop if place == "on the loop" else in_thread).enqueue()
     assert len(await _met(pgq, database)) == 1
     assert rows(database, "select job from effects") == []
     assert recorder.of(LeasesLost) == []
