@@ -17,6 +17,7 @@ from pgqueue.worker.gathering import Gatherer
 from pgqueue.worker.hand import Hand
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import Link
+from pgqueue.worker.listener import Listener
 from pgqueue.worker.loop import ClaimLoop
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.pace import Pace
@@ -42,14 +43,14 @@ class Conveyor:
         queues: Sequence[str],
         concurrency: int,
         worker_id: Callable[[], int],
-        is_listening: Callable[[], bool],
+        listener: Listener,
         hurry: Callable[[str], None],
         lowest: Callable[[], int],
         on_blocked: Callable[[float], None],
     ) -> None:
         self.hand, notepad, pace = Hand(), Notepad(), Pace(concurrency, time.monotonic())
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="pgqueue-job")
-        claiming = Link("claims", conninfo, STEADY_NOT_DURABLE)
+        claiming = Link("claims", conninfo, STEADY_NOT_DURABLE, listener)
         writing = Link("writer", conninfo, STEADY)
         batching = Link("batches", conninfo)
         self._links = (claiming, writing, batching)
@@ -79,7 +80,7 @@ class Conveyor:
             worker_id=worker_id,
             concurrency=concurrency,
             poll_interval=settings.poll_interval,
-            is_listening=is_listening,
+            is_listening=lambda: listener.is_listening,
             on_lost_reply=lambda: hurry("strays"),
             queues=queues,
             lowest=lowest,

@@ -24,6 +24,7 @@ from pgqueue.db.run import (
 )
 from pgqueue.errors import PgQueueError
 from pgqueue.events import ConnectionLost, ConnectionRestored, emit
+from pgqueue.worker.hearing import Ear, Hearing
 
 T = TypeVar("T")
 
@@ -40,12 +41,18 @@ class Link:
     """One async connection for one part of the worker."""
 
     def __init__(
-        self, part: str, conninfo: Callable[[], str], settings: Mapping[str, str] | None = None
+        self,
+        part: str,
+        conninfo: Callable[[], str],
+        settings: Mapping[str, str] | None = None,
+        ear: Ear | None = None,
     ) -> None:
-        """`settings` of the server hold for what `ask` sends."""
+        """`settings` of the server hold for what `ask` sends; `ear` is told what NOTIFY says."""
         self._part = part
         self._conninfo = conninfo
         self._settings = settings or {}
+        self._ear = ear
+        self._hearing: Hearing | None = None
         self._connection: psycopg.AsyncConnection[TupleRow] | None = None
         self._lost_at: float | None = None
         self.opened = 0
@@ -58,13 +65,21 @@ class Link:
         await it to its end, or close the link.
         """
         connection = await self._connected()
+        if self._hearing is not None:
+            self._hearing.pause()
         try:
             return await arun(connection, steps)
         except psycopg.Error as error:
             if not _is_gone(connection, error):
                 raise
-            await self._lose(str(error))
+            await self.close()
+            self._note_lost(str(error))
             raise LinkDown(str(error)) from error
+        finally:
+            if self._hearing is not None and connection.closed:
+                self._end_hearing()
+            elif self._hearing is not None:
+                self._hearing.resume()
 
     async def ask(self, *statements: Statement) -> list[Rows]:
         """The rows of each statement, all in one transaction; raises as `execute`."""
@@ -91,11 +106,24 @@ class Link:
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
+        self._end_hearing()
         if connection is not None:
             await connection.close()
 
-    async def _lose(self, reason: str) -> None:
-        await self.close()
+    def _end_hearing(self) -> None:
+        hearing, self._hearing = self._hearing, None
+        if hearing is not None:
+            hearing.end()
+
+    def _broke(self, reason: str) -> None:
+        """The server left while nothing was under way."""
+        connection, self._connection = self._connection, None
+        self._note_lost(reason)
+        self._end_hearing()
+        if connection is not None:
+            connection.pgconn.finish()
+
+    def _note_lost(self, reason: str) -> None:
         if self._lost_at is None:
             self._lost_at = time.monotonic()
             emit(ConnectionLost(self._part, reason.strip()))
@@ -108,7 +136,7 @@ class Link:
             try:
                 self._connection = await self._open()
             except (PgQueueError, psycopg.Error) as error:
-                await self._lose(str(error))
+                self._note_lost(str(error))
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 wait = min(LONGEST_WAIT, wait * 2)
             else:
@@ -121,10 +149,14 @@ class Link:
     async def _open(self) -> psycopg.AsyncConnection[TupleRow]:
         self.opened += 1
         connection = await aconnect(await asyncio.to_thread(self._conninfo))
-        if not (self._settings and is_direct(connection)):
+        if not is_direct(connection):
             return connection
         try:
-            await arun(connection, ask(set_for_session(self._settings)))
+            if self._settings:
+                await arun(connection, ask(set_for_session(self._settings)))
+            if self._ear is not None and self._ear.channel is not None:
+                channel, ear = self._ear.channel, self._ear
+                self._hearing = await Hearing.begin(connection, channel, ear, self._broke)
         except BaseException:
             await connection.close()
             raise

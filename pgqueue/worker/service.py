@@ -73,6 +73,7 @@ class Worker:
         self._concurrency = options.concurrency or settings.concurrency
         self._id = 0
         self._pools = pools
+        self._listener = self._new_listener()
         self._conveyor = Conveyor(
             tasks=tasks,
             settings=settings,
@@ -83,7 +84,7 @@ class Worker:
             queues=options.queues,
             concurrency=self._concurrency,
             worker_id=self.worker_id,
-            is_listening=lambda: self._listener.is_listening,
+            listener=self._listener,
             hurry=self._hurry,
             lowest=lambda: self._admission.place.lowest,
             on_blocked=lambda wait: self._upkeep.within("admission", wait),
@@ -95,7 +96,6 @@ class Worker:
         self._claims = self._conveyor.claims
         self._upkeep_link = Link("upkeep", conninfo)
         self._health: HealthServer | None = None
-        self._listener = self._new_listener()
         self._admission = self._new_admission()
         self._ticker = Ticker(sql, self._upkeep_link, settings, self._listener, self._claims.wake)
         self._loop_seen = time.monotonic()
@@ -107,8 +107,8 @@ class Worker:
         return Listener(
             self._settings.channel,
             self._options.queues,
-            self._conninfo,
-            wake=self._claims.wake,
+            # Made later.
+            wake=lambda queue: self._claims.wake(queue),  # noqa: PLW0108
             wake_scheduler=lambda: self._hurry("tick"),
             wake_deliveries=lambda: self._hurry("events"),
         )
@@ -183,7 +183,6 @@ class Worker:
     async def _work(self) -> None:
         upkeep = asyncio.create_task(self._upkeep.run(), name="upkeep")
         background = [asyncio.create_task(self._watch_loop(), name="loop-watch")]
-        background.append(asyncio.create_task(self._listener.run(), name="listener"))
         background.append(asyncio.create_task(self._conveyor.writer.run(), name="writer"))
         if self._options.burst:
             background.append(asyncio.create_task(self._stop_when_idle(), name="burst"))
@@ -322,7 +321,6 @@ class Worker:
             self._sql,
             heartbeat_timeout=timeout,
             channel=self._settings.channel,
-            rescue_every=timeout / 3,
             # While we could not reach the database, others could not either, perhaps: they get
             # the time to beat again.
             may_rescue=lambda: self._heart.steadiness() >= timeout,
@@ -335,7 +333,7 @@ class Worker:
             conninfo=self._conninfo,
             worker_id=self.worker_id,
             hold=min(HOLD, timeout),
-            look_every=timeout / 3,
+            heartbeat_timeout=timeout,
         )
 
     # -- Body: what the heart asks and tells, from its thread ------------------------

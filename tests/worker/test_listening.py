@@ -11,10 +11,17 @@ import psycopg
 import pytest
 
 from pgqueue import PgQueue
-from pgqueue.db.run import run
+from pgqueue.db.run import Statement, run
 from pgqueue.engine.notify import EVENTS, RING_EVERY, SCHEDULES, Bell
-from pgqueue.events import DutyFailed, JobStarted, WorkerStarted
+from pgqueue.events import (
+    ConnectionLost,
+    ConnectionRestored,
+    DutyFailed,
+    JobStarted,
+    WorkerStarted,
+)
 from pgqueue.job import NewJob
+from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.loop import FIRST_REST
 from proving import Recorder, rows, until, value
@@ -43,9 +50,8 @@ async def asleep(app: PgQueue, database: str, recorder: Recorder) -> AsyncIterat
     running = asyncio.create_task(worker.run())
     try:
         await recorder.await_(WorkerStarted)
-        listens = "select count(*) from pg_stat_activity where query like 'listen%' and datname = "
-        found = f"{listens} current_database()"
-        await asyncio.to_thread(until, lambda: value(database, found) == 1)
+        # The connection that looks listens from its first moment on.
+        await asyncio.to_thread(until, lambda: _is_running(database, "from lanes", "idle"))
         yield
     finally:
         worker.stop("the test is over")
@@ -101,40 +107,161 @@ async def test_without_hints_a_worker_looks_by_itself(
     await recorder.await_(WorkerStarted)
     await asyncio.to_thread(app.enqueue, "noop")
     await recorder.await_(JobStarted)
-    listening = "select count(*) from pg_stat_activity where query like 'listen%' and datname = "
-    assert value(database, f"{listening} current_database()") == 0
     worker.stop("the test is over")
     await running
     app.close()
 
 
-async def test_a_listener_hears_what_concerns_it_and_comes_back(database: str) -> None:
-    heard: list[str] = []
-    listener = Listener(
-        "pgqueue",
-        ["mail"],
-        lambda: database,
-        wake=lambda queue: heard.append(queue or "work"),
-        wake_scheduler=lambda: heard.append("schedules"),
-        wake_deliveries=lambda: heard.append("events"),
-    )
-    running = asyncio.create_task(listener.run())
-    try:
-        await asyncio.to_thread(until, lambda: heard == ["work", "schedules", "events"])
-        _say(database, "other", SCHEDULES, "mail", EVENTS, "")
-        await asyncio.to_thread(until, lambda: len(heard) == 7)
-        assert heard[3:] == ["schedules", "mail", "events", "work"]
-        rows(
-            database,
-            "select pg_terminate_backend(pid) from pg_stat_activity where query like 'listen%' "
-            "and datname = current_database()",
+class Heard(list[str]):
+    """A link that listens, and what it heard."""
+
+    def __init__(self, database: str) -> None:
+        self.listener = Listener(
+            "pgqueue",
+            ["mail"],
+            wake=lambda queue: self.append(queue or "work"),
+            wake_scheduler=lambda: self.append("schedules"),
+            wake_deliveries=lambda: self.append("events"),
         )
-        await asyncio.to_thread(until, lambda: heard[7:] == ["work", "work", "schedules", "events"])
-        assert listener.is_listening
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-    assert not listener.is_listening
+        self.link = Link("claims", lambda: database, ear=self.listener)
+
+    async def ask(self, text: str = "select 1") -> None:
+        await self.link.ask(Statement(text))
+
+    async def until(self, *said: str) -> None:
+        """What was said, all of it and in this order, was heard; forgotten then."""
+        await asyncio.to_thread(until, lambda: len(self) >= len(said))
+        assert tuple(self) == said
+        self.clear()
+
+
+@pytest.fixture
+async def heard(database: str) -> AsyncIterator[Heard]:
+    heard = Heard(database)
+    await heard.ask()
+    await heard.until("work", "schedules", "events")
+    yield heard
+    await heard.link.close()
+
+
+async def test_an_idle_link_hears_what_concerns_it(database: str, heard: Heard) -> None:
+    channels = Statement("select * from pg_listening_channels()")
+    assert await heard.link.ask(channels) == [[("pgqueue",)]]
+    assert heard.listener.is_listening
+    _say(database, "other", SCHEDULES, "mail", EVENTS, "")
+    await heard.until("schedules", "mail", "events", "work")
+
+
+async def test_what_is_said_during_a_statement_is_heard(database: str, heard: Heard) -> None:
+    asking = asyncio.create_task(heard.ask("select pg_sleep(0.3)"))
+    await asyncio.to_thread(until, lambda: _is_running(database, "pg_sleep"))
+    await asyncio.to_thread(_say, database, "mail")
+    await asking
+    await heard.until("mail")
+
+
+async def test_what_comes_right_behind_an_answer_is_heard(heard: Heard) -> None:
+    # Read with it, so the socket does not tell of it: its own connection speaks, many times.
+    for _ in range(50):
+        await heard.ask("select pg_notify('pgqueue', 'mail')")
+        await heard.until("mail")
+
+
+async def test_a_link_that_was_cut_while_idle_tells_so_and_listens_again(
+    database: str, heard: Heard, recorder: Recorder
+) -> None:
+    await asyncio.to_thread(_cut_listeners, database)
+    await heard.until("work")
+    assert not heard.listener.is_listening
+    assert [event.part for event in recorder.of(ConnectionLost)] == ["claims"]
+    await heard.ask()
+    await heard.until("work", "schedules", "events")
+    assert [event.part for event in recorder.of(ConnectionRestored)] == ["claims"]
+    _say(database, "mail")
+    await heard.until("mail")
+
+
+async def test_a_link_that_was_cut_in_a_statement_listens_again(
+    database: str, heard: Heard
+) -> None:
+    asking = asyncio.create_task(heard.ask("select pg_sleep(30)"))
+    await asyncio.to_thread(until, lambda: _is_running(database, "pg_sleep"))
+    await asyncio.to_thread(_cut, database, "pg_sleep")
+    with pytest.raises(LinkDown):
+        await asking
+    await heard.until("work")
+    assert not heard.listener.is_listening
+    await heard.ask()
+    await heard.until("work", "schedules", "events")
+
+
+async def test_a_cancelled_statement_leaves_no_ear_on_a_closed_socket(
+    database: str, heard: Heard
+) -> None:
+    asking = asyncio.create_task(heard.ask("select pg_sleep(30)"))
+    await asyncio.to_thread(until, lambda: _is_running(database, "pg_sleep"))
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await heard.ask()
+    heard.clear()
+    await asyncio.to_thread(_say, database, "mail")
+    await heard.until("mail")
+
+
+async def test_a_closed_link_hears_nothing(database: str, heard: Heard) -> None:
+    await heard.link.close()
+    await heard.until("work")
+    assert not heard.listener.is_listening
+    sessions = "select count(*) from pg_stat_activity where application_name = 'pgqueue'"
+    ours = f"{sessions} and datname = current_database()"
+    await asyncio.to_thread(until, lambda: value(database, ours) == 0)
+
+
+async def test_without_a_channel_a_link_does_not_listen(database: str) -> None:
+    heard = Heard(database)
+    heard.listener.channel = None
+    channels = Statement("select count(*) from pg_listening_channels()")
+    assert await heard.link.ask(channels) == [[(0,)]]
+    assert not heard
+    assert not heard.listener.is_listening
+    await heard.link.close()
+
+
+async def test_an_idle_worker_that_was_cut_off_looks_and_listens_again(
+    sleepy: PgQueue, database: str, recorder: Recorder
+) -> None:
+    async with asleep(sleepy, database, recorder):
+        await asyncio.to_thread(_cut_listeners, database)
+        await recorder.await_(ConnectionRestored, where=lambda event: event.part == "claims")
+        await asyncio.to_thread(sleepy.enqueue, "noop")
+        await recorder.await_(JobStarted)
+
+
+def _cut_listeners(database: str) -> None:
+    _cut(database, "")
+
+
+def _cut(database: str, text: str) -> None:
+    """End the sessions that said `listen` and, last, a statement with this text."""
+    assert rows(
+        database,
+        "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "
+        "and datname = current_database() and position(%s in query) > 0 and application_name = "
+        "'pgqueue' and backend_type = 'client backend'",
+        [text],
+    )
+
+
+def _is_running(database: str, text: str, state: str = "active") -> bool:
+    return bool(
+        value(
+            database,
+            "select count(*) from pg_stat_activity where datname = current_database() "
+            "and pid <> pg_backend_pid() and state = %s and position(%s in query) > 0",
+            [state, text],
+        )
+    )
 
 
 def _say(database: str, *payloads: str) -> None:
