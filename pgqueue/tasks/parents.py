@@ -19,6 +19,9 @@ U = TypeVar("U")
 NAMED = 5
 """Parents that a message names."""
 
+NOTHING = frozenset({None, "null"})
+HINT = " (it returned None: annotate Parents[… | None])"
+
 
 @dataclass(frozen=True, slots=True)
 class _Given:
@@ -33,8 +36,9 @@ class _Given:
 class Parents(Mapping[str, T], Generic[T]):
     """The results of a job's completed parents by the names of their nodes, in order.
 
-    `Parents[int]` validates each against the type, as arguments are. A parent that failed, was
-    cancelled or deleted (the job's policy ignored that) is not among them: see `outcomes`.
+    `Parents[int]` validates each against the type, as arguments are, before the handler starts; one
+    that returned nothing gives None. A parent that failed, was cancelled or deleted (the job's
+    policy ignored that) has no result of any type: `outcomes` has it, `get` gives None for it.
     """
 
     def __init__(self, given: Sequence[_Given] = (), kind: Any = None) -> None:
@@ -103,4 +107,6 @@ def _read(one: _Given, read: Any) -> Any:
         return read(one.result or "null")
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
-        raise _Unfit([(f"parents[{one.name!r}]", problem["msg"]) for problem in problems]) from None
+        hint = "" if one.result not in NOTHING else HINT
+        place = f"parents[{one.name!r}]"
+        raise _Unfit([(place, problem["msg"] + hint) for problem in problems]) from None

@@ -158,9 +158,8 @@ class Runner:
         self, task: Task[Any], job: ClaimedJob, arguments: dict[str, Any]
     ) -> None:
         """Put what the job's parents gave among the arguments."""
-        # A child process asks for its job's parents itself.
-        if task.isolation == "process":
-            return
+        # A child process asks for them itself; looked at here, too, so that its job fails as any
+        # other does whose parents gave what it cannot take.
         signature = task.signature
         steps = find_parents(self._sql, task.name, job.id, signature.parents_kind)
         async with self._pools.aconnection() as connection:
