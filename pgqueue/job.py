@@ -111,7 +111,7 @@ class NewJobs:
     """Jobs to be inserted that differ in nothing but their payloads, which are JSON text."""
 
     like: NewJob
-    payloads: Sequence[str]
+    payloads: Sequence[bytes]
 
     def one_by_one(self) -> list[NewJob]:
         """The same as single jobs."""

@@ -43,7 +43,7 @@ class Copy:
     """
 
     text: str
-    blocks: Iterable[str]
+    blocks: Iterable[bytes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,19 +177,20 @@ from (
 ) as taken
 
 -- Inserts many jobs that no unique key and no quota concerns, three times as fast as insert_jobs.
+-- The lines are bytes of ours, whatever the encoding of the caller's connection.
 -- name: copy_jobs
 copy pgqueue.jobs (
-  id, task, queue, payload, priority, run_at, scheduled_at, tags, max_attempts, timeout,
+  id, payload, task, queue, priority, run_at, scheduled_at, tags, max_attempts, timeout,
   expires_at, headers
 )
-from stdin
+from stdin with (encoding 'utf8')
 
 -- The same for jobs that leave the other columns to their defaults, which halves the server's work.
 -- name: copy_plain_jobs
 copy pgqueue.jobs (
-  id, task, queue, payload, priority, max_attempts
+  id, payload, task, queue, priority, max_attempts
 )
-from stdin
+from stdin with (encoding 'utf8')
 
 -- A hint that a queue has work; see engine/notify.py.
 -- name: notify

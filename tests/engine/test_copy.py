@@ -86,6 +86,13 @@ def test_copied_jobs_belong_to_the_callers_transaction(database: str, take: Any)
     assert value(database, "select count(*) from pgqueue.jobs") == 200
 
 
+def test_a_connection_with_another_encoding_copies_the_same_text(database: str, take: Any) -> None:
+    with psycopg.connect(database, client_encoding="latin1") as connection:
+        take.using(connection=connection).enqueue_many([{"text": "é✓𝄞"}] * 200)
+    stored = rows(database, "select distinct payload ->> 'text' from pgqueue.jobs")
+    assert stored == [("é✓𝄞",)]
+
+
 def test_a_connection_in_pipeline_mode_takes_many_jobs_too(database: str, take: Any) -> None:
     with psycopg.connect(database) as connection, connection.pipeline():
         ids = take.using(connection=connection).enqueue_many([{"text": "x"}] * 200)
