@@ -17,6 +17,7 @@ PgQueueError
 ├── WorkflowNotFound         no workflow with that id, or a job that is in none
 ├── WorkflowEnded            nothing can be added to or cancelled in it any more
 ├── WorkflowBusy             somebody holds the workflow's row
+├── JobDetached              a Job was asked what only a running handler's Job can do
 ├── JobBusy                  an open transaction holds the job's row
 ├── HandlerCrashed           the process of a handler died (isolation="process")
 ├── WrongState               the job is not in a state in which this can be done
@@ -47,6 +48,10 @@ Errors are built from facts, kept as attributes; the message tells the next step
 """
 
 from __future__ import annotations
+
+from pgqueue.verdicts import Cancel, Fail, Parked, RetryAfter, Snooze, Verdict
+
+__all__ = ["Cancel", "Fail", "Parked", "RetryAfter", "Snooze", "Verdict"]
 
 NAMED = 10
 """Ids that a message names."""
@@ -212,6 +217,14 @@ class JobBusy(PgQueueError):
         )
 
 
+class JobDetached(PgQueueError, RuntimeError):
+    """A Job was asked what only that of a running handler, or one from an app, can do."""
+
+    def __init__(self, job_id: int, why: str) -> None:
+        self.job_id = job_id
+        super().__init__(f"job {job_id} {why}")
+
+
 class HandlerCrashed(PgQueueError):
     """The process of a handler died; `manner` says by which signal or exit code."""
 
@@ -346,59 +359,3 @@ class WorkerNotStarted(PgQueueError):
 
 class EmbeddedFailed(PgQueueError):
     """The private Postgres could not be started."""
-
-
-class Verdict(Exception):
-    """Base of what a handler raises or returns to speak about its own job."""
-
-
-class RetryAfter(Verdict):
-    """Try again after `seconds`; counts as an attempt. Raises TypeError if they are no number."""
-
-    def __init__(self, seconds: float, reason: str = "") -> None:
-        self.seconds = _checked_seconds("RetryAfter", seconds)
-        self.reason = reason
-        super().__init__(reason or f"retry after {seconds:g} s")
-
-
-class Snooze(Verdict):
-    """Try again after `seconds`; counts as nothing. Raises TypeError if they are no number."""
-
-    def __init__(self, seconds: float, reason: str = "") -> None:
-        self.seconds = _checked_seconds("Snooze", seconds)
-        self.reason = reason
-        super().__init__(reason or f"snoozed for {seconds:g} s")
-
-
-class Cancel(Verdict):
-    """Stop here; the job ends as cancelled."""
-
-    def __init__(self, reason: str = "cancelled by its handler") -> None:
-        self.reason = reason
-        super().__init__(reason)
-
-
-class Fail(Verdict):
-    """Stop here; the job ends as failed, without another attempt."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
-
-
-class Parked(BaseException):
-    """Leaves a handler that sleeps or waits: its job is put back for `seconds`, and costs no try.
-
-    Not an Exception, so that no `except Exception` keeps it. `waits` names its waits for events.
-    """
-
-    def __init__(self, seconds: float, waits: tuple[str, ...] = ()) -> None:
-        self.seconds = seconds
-        self.waits = waits
-        super().__init__(f"the handler is left for {seconds:g} s")
-
-
-def _checked_seconds(name: str, seconds: float) -> float:
-    if not isinstance(seconds, int | float):
-        raise TypeError(f"{name}({seconds!r}) is not valid: seconds, as a number")
-    return seconds

@@ -12,7 +12,7 @@ from psycopg_pool import PoolTimeout
 
 from pgqueue.db.pools import Pools
 from pgqueue.db.run import Steps, arun, run
-from pgqueue.errors import DatabaseUnreachable, LeaseLost, TransactionEnded
+from pgqueue.errors import DatabaseUnreachable, JobDetached, LeaseLost, TransactionEnded
 from pgqueue.tasks.stepping import Book, Stepping
 
 T = TypeVar("T")
@@ -23,6 +23,10 @@ stopped or cut off must not keep the locks that its successor waits for."""
 
 _OPEN = (
     "select set_config('idle_in_transaction_session_timeout', %s, true), transaction_timestamp()"
+)
+_ENDED = (
+    "is not running any more, its handler has ended: let the handler wait for whatever still "
+    "uses its Job"
 )
 _GONE = (psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -52,6 +56,9 @@ class Ways(NamedTuple):
     prove: Proof
     notebook: Notebook
     keeping: Keeping
+    is_running: Callable[[tuple[int, int]], bool]
+    """Whether the handler of a job's id and lease has not ended. Asked when used: noted at its end
+    it would cost every job."""
 
 
 class RunningJob:
@@ -97,12 +104,19 @@ class RunningJob:
         if self.cancelled:
             raise LeaseLost(self.job_id, self.lease)
 
+    def _check_runs(self) -> None:
+        """A handler that was told to stop, and a thread that still runs, are fenced instead."""
+        if not self._stopping and not self._ways.is_running((self.job_id, self.lease)):
+            raise JobDetached(self.job_id, _ENDED)
+
     def transaction(self) -> LeaseTransaction:
+        self._check_runs()
         return LeaseTransaction(self)
 
     @property
     def steps(self) -> Stepping:
         """Made at first use: few handlers have steps."""
+        self._check_runs()
         if self._steps is None:
             self._steps = Stepping(self, *self._ways.keeping)
         return self._steps
@@ -131,9 +145,11 @@ class RunningJob:
             raise
 
     def progress(self, percent: float, message: str) -> None:
+        self._check_runs()
         self._ways.notebook.progress(self.job_id, self.lease, percent, message)
 
     def log(self, message: str, level: str) -> None:
+        self._check_runs()
         self._ways.notebook.log(self.job_id, self.lease, message, level)
 
     @contextmanager

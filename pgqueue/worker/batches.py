@@ -50,6 +50,7 @@ class Batches:
         self._hand = hand
         self._endings = runner.endings
         self._calls: dict[Try, tuple[Try, Sequence[_Member]]] = {}
+        runner.in_batches = self._calls
 
     async def run(self, job: ClaimedJob) -> Settled | None:
         """Run the job together with others; None when its lease was lost. Never raises.

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -34,6 +34,7 @@ from pgqueue.tasks.parents import find_parents
 from pgqueue.tasks.payload import Signature, signature_of
 from pgqueue.tasks.running import Keeping, RunningJob, Ways
 from pgqueue.tasks.task import Task
+from pgqueue.worker.hand import Try
 from pgqueue.worker.notepad import Notepad
 from pgqueue.worker.results import completed, json_of, said_by
 from pgqueue.worker.supervised import die_with_parent
@@ -115,7 +116,8 @@ def call(asked: Call) -> Answer:
     _say(["started", os.getpid()])
     job = asked.job
     sql = load("pgqueue.sql", asked.schema)
-    running = _running_job(job, sql, asked.conninfo)
+    tries = {(job.id, job.lease)}
+    running = _running_job(job, sql, asked.conninfo, tries)
     try:
         with _limited(asked.memory_limit):
             function, signature = _found(asked)
@@ -131,11 +133,15 @@ def call(asked: Call) -> Answer:
         if isinstance(error, MemoryError) and asked.memory_limit is not None:
             return Answer(out_of_memory=True)
         return _told(error, running)
+    finally:
+        tries.clear()
 
 
-def _running_job(job: ClaimedJob, sql: Mapping[str, str], conninfo: str) -> RunningJob:
+def _running_job(
+    job: ClaimedJob, sql: Mapping[str, str], conninfo: str, tries: Container[Try]
+) -> RunningJob:
     prove, keeping = partial(prove_lease, sql), Keeping(StepBook(sql), json_of)
-    ways = Ways(_pools(conninfo), prove, _LineToParent(), keeping)
+    ways = Ways(_pools(conninfo), prove, _LineToParent(), keeping, tries.__contains__)
     return RunningJob(job.id, job.lease, ways)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -73,8 +73,11 @@ class Runner:
         self._processes = processes
         self.endings = endings
         keeping = Keeping(StepBook(sql), json_of)
-        self._ways = Ways(pools, functools.partial(prove_lease, sql), notepad, keeping)
+        prove = functools.partial(prove_lease, sql)
+        self._ways = Ways(pools, prove, notepad, keeping, self._is_running)
         self._running: dict[Try, RunningJob] = {}
+        self.in_batches: Container[Try] = ()
+        """Tries that run in the call of a batch."""
         self.lingering: set[asyncio.Future[Any]] = set()
         """Threads that still run although their job has ended here: timed out or handed back."""
         self.on_late_end: Callable[[], None] = _nothing
@@ -107,6 +110,9 @@ class Runner:
     def new_running(self, job: ClaimedJob) -> RunningJob:
         """What its handler asks through its Job."""
         return RunningJob(job.id, job.lease, self._ways)
+
+    def _is_running(self, key: Try) -> bool:
+        return key in self._running or key in self.in_batches
 
     def cancel(self, key: Try) -> None:
         """Note that somebody wants this running job cancelled; the caller then cancels `run`."""

@@ -331,7 +331,7 @@ def test_a_handler_that_was_told_to_stop_commits_nothing_although_its_lease_stil
         return True
 
     keeping = Keeping(StepBook(pgq.sql), json_of)
-    running = RunningJob(1, 7, Ways(pgq.pools, held, Notepad(), keeping))
+    running = RunningJob(1, 7, Ways(pgq.pools, held, Notepad(), keeping, lambda _: True))
     with running.transaction() as connection:
         connection.execute("insert into late values (1)")
     running.stop()
