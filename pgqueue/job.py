@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
+from pgqueue.errors import JobDetached
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -116,6 +118,12 @@ class NewJobs:
     def one_by_one(self) -> list[NewJob]:
         """The same as single jobs."""
         return [replace(self.like, payload=json.loads(text)) for text in self.payloads]
+
+
+NOT_HERE = (
+    "does not run here: ask the Job that its handler is handed, in a parameter annotated Job; "
+    "from outside there are pgq.get_job, pgq.show_job and pgq.cancel"
+)
 
 
 class JobHandle(Protocol):
@@ -259,12 +267,12 @@ class Job:
 
     def _reader(self) -> ResultReader:
         if self._results is None:
-            raise RuntimeError(f"job {self.id} has no app to ask: use pgq.get_job({self.id})")
+            raise JobDetached(self.id, f"has no app to ask: use pgq.get_job({self.id})")
         return self._results
 
     def _running(self) -> JobHandle:
         if self._handle is None:
-            raise RuntimeError(f"job {self.id} does not run here: only a handler's job can do this")
+            raise JobDetached(self.id, NOT_HERE)
         return self._handle
 
 
