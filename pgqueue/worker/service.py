@@ -36,7 +36,7 @@ from pgqueue.worker.heart import GAP_BEATS, Heart
 from pgqueue.worker.link import Link, LinkDown
 from pgqueue.worker.listener import Listener
 from pgqueue.worker.options import WorkerOptions
-from pgqueue.worker.shutdown import leave_at_second_signal
+from pgqueue.worker.shutdown import StopSign, leave_at_second_signal
 from pgqueue.worker.statistics import tell_unknown_tasks
 from pgqueue.worker.ticker import Ticker
 from pgqueue.worker.upkeep import Duty, Upkeep
@@ -99,7 +99,7 @@ class Worker:
         self._admission = self._new_admission()
         self._ticker = Ticker(sql, self._upkeep_link, settings, self._listener, self._claims.wake)
         self._loop_seen = time.monotonic()
-        self._stopping = ""
+        self._stop_sign = StopSign(self._begin_to_stop)
         self.take_signals = leave_at_second_signal
         self.tells_unknown_tasks = True
 
@@ -138,6 +138,7 @@ class Worker:
         after that it reconnects for ever.
         """
         self._event_loop = asyncio.get_running_loop()
+        self._stop_sign.belongs_here()
         self._check_tasks()
         self._pools.serve(self._concurrency)
         if self._options.health_port is not None:
@@ -172,12 +173,12 @@ class Worker:
             await self._leave()
 
     def stop(self, reason: str = "asked to") -> None:
-        """Stop claiming, let handlers end within the shutdown timeout, hand back the rest."""
-        if self._stopping:
-            return
-        self._stopping = reason
+        """Stop claiming, let handlers end in time, hand back the rest; from any thread."""
+        self._stop_sign.raise_(reason)
+
+    def _begin_to_stop(self) -> None:
         self._conveyor.processes.stopping = True
-        emit(WorkerStopping(self._id, reason, len(self._hand.running)))
+        emit(WorkerStopping(self._id, self._stop_sign.reason, len(self._hand.running)))
         self._claims.stop_claiming()
 
     async def _work(self) -> None:
@@ -202,8 +203,7 @@ class Worker:
             raise error
 
     async def _until_done(self, claims: asyncio.Task[None]) -> None:
-        while not self._stopping and not claims.done():
-            await asyncio.wait([claims], timeout=0.1)
+        await self._stop_sign.until_raised(claims)
         patience = self._options.shutdown_timeout
         if patience is None:
             patience = self._settings.shutdown_timeout
@@ -334,6 +334,7 @@ class Worker:
             worker_id=self.worker_id,
             hold=min(HOLD, timeout),
             heartbeat_timeout=timeout,
+            hurry=lambda: self._hurry("chores"),
         )
 
     # -- Body: what the heart asks and tells, from its thread ------------------------
@@ -373,7 +374,7 @@ class Worker:
         return self._heart.is_fenced
 
     def stop_reason(self) -> str:
-        return self._stopping
+        return self._stop_sign.reason
 
     # -- Body, again: what follows from its beats ------------------------------------
 

@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do to a worker: two manners, taken once and kept to the end.
+"""How a worker is asked to stop; by SIGTERM and SIGINT in two manners, taken once and kept.
 
 To change the manner of a worker that runs would lose a signal that is on its way.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -16,6 +17,40 @@ HURRIED_EXIT = 130
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSign:
+    """Raised once, from any thread; `reason` says why, and is empty before."""
+
+    def __init__(self, on_raised: Callable[[], None]) -> None:
+        self._on_raised = on_raised
+        self._raised = asyncio.Event()
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self.reason = ""
+
+    def belongs_here(self) -> None:
+        """From now on all is done on the running event loop, whoever asks for it."""
+        self._home = threading.get_ident(), asyncio.get_running_loop()
+
+    def raise_(self, reason: str) -> None:
+        if self._home is not None and self._home[0] != threading.get_ident():
+            # Once that loop is closed the worker has left.
+            with suppress(RuntimeError):
+                self._home[1].call_soon_threadsafe(self.raise_, reason)
+            return
+        if self.reason:
+            return
+        self.reason = reason
+        self._on_raised()
+        self._raised.set()
+
+    async def until_raised(self, work: asyncio.Task[None]) -> None:
+        """Return when it is raised, or the work is done before."""
+        raised = asyncio.create_task(self._raised.wait(), name="stop-sign")
+        try:
+            await asyncio.wait([work, raised], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            raised.cancel()
 
 
 def leave_at_second_signal(stop: Callable[[str], None]) -> Callable[[], None]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 
 import pytest
 
 from pgqueue import PgQueue, State
-from pgqueue.events import WorkerStopping
+from pgqueue.events import WorkerStarted, WorkerStopping
 from pgqueue.worker.service import Worker
 from proving import Recorder, value
 
@@ -41,3 +42,24 @@ async def test_a_signal_between_the_entry_and_the_first_claim_is_an_ordinary_end
     await asyncio.wait_for(pgq.worker().run(), 20)
     assert [event.reason for event in recorder.of(WorkerStopping)] == ["SIGTERM"]
     assert value(database, "select count(*) from pgqueue.workers") == 0
+
+
+async def test_another_thread_may_stop_a_worker_that_sleeps(
+    pgq: PgQueue, recorder: Recorder
+) -> None:
+    worker = pgq.worker()
+    running = asyncio.create_task(worker.run())
+    await recorder.await_(WorkerStarted)
+    await asyncio.to_thread(worker.stop, "from a thread")
+    await asyncio.wait_for(running, 20)
+    assert [event.reason for event in recorder.of(WorkerStopping)] == ["from a thread"]
+
+
+def test_stopping_a_worker_that_has_left_does_nothing(pgq: PgQueue, recorder: Recorder) -> None:
+    worker = pgq.worker(burst=True)
+    asyncio.run(worker.run())
+    worker.stop("late")
+    late = threading.Thread(target=worker.stop, args=["later"])
+    late.start()
+    late.join()
+    assert [event.reason for event in recorder.of(WorkerStopping)] == ["nothing left to do"]
