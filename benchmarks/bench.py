@@ -72,6 +72,7 @@ class Drained:
     worker_cpu: float
     store_cpu: float | None
     written: int | None
+    cores: float
 
     @property
     def per_second(self) -> float:
@@ -86,6 +87,7 @@ class Drained:
             "worker_cpu_ms_per_job": _rounded(self.worker_cpu * 1000 / self.jobs),
             "store_cpu_ms_per_job": _rounded(store_cpu),
             "wal_per_job": None if self.written is None else round(self.written / self.jobs),
+            "cores_used": round(self.cores, 2),
         }
 
 
@@ -238,10 +240,12 @@ class Bench:
         wanted = until_started or jobs
         with self.workers(workers, **given) as running:
             running.wait_for(1, timeout)
+            machine = processes.Load()
             worker_cpu, store_cpu = running.cpu(), self.store.cpu()
             written = self.store.written()
             running.wait_for(wanted, timeout)
             end = time.time() if until_started else self._wait_until_done(timeout)
+            cores = machine.cores()
             started = running.started()
             seconds = (started.last if until_started else end) - started.first
             return Drained(
@@ -252,6 +256,7 @@ class Bench:
                 worker_cpu=running.cpu() - worker_cpu,
                 store_cpu=_difference(self.store.cpu(), store_cpu),
                 written=_difference(self.store.written(), written),
+                cores=cores,
             )
 
     def _wait_until_done(self, timeout: float) -> float:

@@ -66,11 +66,22 @@ def _resident(pid: int) -> int:
         return 0
 
 
+class Load:
+    """How much of the machine is used from now on, by whomever."""
+
+    def __init__(self) -> None:
+        self._used, self._began = _used(), time.monotonic()
+
+    def cores(self) -> float:
+        """Cores in use on average until now."""
+        return (_used() - self._used) / (time.monotonic() - self._began)
+
+
 def busy_cores(seconds: float = 0.2) -> float:
     """How many cores anybody uses right now; asked while the benchmark itself does nothing."""
-    before, began = _used(), time.monotonic()
+    load = Load()
     time.sleep(seconds)
-    return (_used() - before) / (time.monotonic() - began)
+    return load.cores()
 
 
 def _used() -> float:

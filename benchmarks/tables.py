@@ -159,13 +159,19 @@ def _waiting(medians: Medians) -> str:
 
 
 def _cost(medians: Medians) -> str:
-    names = ("worker_cpu_ms_per_job", "store_cpu_ms_per_job", "wal_per_job", "worker_mib")
+    names = (
+        "worker_cpu_ms_per_job",
+        "store_cpu_ms_per_job",
+        "cores_used",
+        "wal_per_job",
+        "worker_mib",
+    )
     rows = []
     for who in medians.peers("drain"):
         cells = [medians.measure(name, "drain", *who, concurrency=10, workers=1) for name in names]
         rows.append([label(*who), *map(number, cells)])
     head = ["", "worker CPU s / 1,000 jobs", "server CPU s / 1,000 jobs"]
-    return table([*head, "WAL bytes a job", "worker MiB"], rows)
+    return table([*head, "cores in use", "WAL bytes a job", "worker MiB"], rows)
 
 
 def _snapshot(medians: Medians) -> str:
