@@ -41,6 +41,8 @@ class Limiting(ABC):
 
         `used` jobs hold a slot of `running`, `free` slots are left; `started` began in the last
         `per` seconds, of at most `starts`; `waiting` stand in its line, a job in one at a time.
+        Those in an order wait for the job `held_by`: it runs, waits for something else, or has
+        failed for good.
         """
         return self._run(verbs.list_limits(self.sql, name, limit), None)
 

@@ -16,7 +16,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-SHOWN = ("name", "running", "used", "free", "starts", "per", "started", "waiting", "until")
+SHOWN = (
+    "name", "running", "used", "free", "starts", "per", "started", "waiting", "held_by", "until",
+)  # fmt: skip
 
 NameArgument = Annotated[
     str, typer.Argument(help="The limit's name, such as email, tenant:acme or queue:mail.")
@@ -30,6 +32,8 @@ def list_(
     json: JsonOption = False,
 ) -> None:
     """List limits that are set, held or waited for, the longest lines first.
+
+    held_by is the job that those in an order wait for: `pgq jobs why ID` says for what it waits.
 
     Example: pgq limits list
     """

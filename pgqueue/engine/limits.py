@@ -184,6 +184,7 @@ def set_limit(sql: Sql, name: str, caps: Caps | None, operator: Operator) -> Ste
 
 LISTED = (
     "name", "running", "starts", "per", "on_failure", "used", "free", "started", "waiting", "until",
+    "held_by",
 )  # fmt: skip
 """The columns of `list_limits`, in its order."""
 

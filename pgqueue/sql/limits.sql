@@ -135,12 +135,47 @@ select
   rule.running, rule.starts, rule.per, rule.until
 from pgqueue.limit_rule(%(name)s) as rule
 
+-- With the job that those in an order wait for: one that failed for good, one that runs, or the first
+-- where that waits for something else. Such an order has no free slot.
 -- name: list_limits
-select name, running, starts, per, on_failure, used, free, started, waiting, until
-from pgqueue.limit_usage
-where %(name)s::text is null or name = %(name)s
+select
+  name, running, starts, per, on_failure, used,
+  case when held.job_id is null then free else 0 end as free,
+  started, waiting, until,
+  held.job_id as held_by
+from (
+  select name, running, starts, per, on_failure, used, free, started, waiting, until
+  from pgqueue.limit_usage
+  where %(name)s::text is null or name = %(name)s
+  order by waiting desc, name
+  limit %(n)s
+) as listed
+cross join lateral (
+  select
+    case
+      when starts_with(name, 'ordered:') then coalesce(
+        (
+          select holds.job_id
+          from pgqueue.order_holds as holds
+          join pgqueue.finished_jobs on finished_jobs.id = holds.job_id
+            and finished_jobs.finished_at = holds.finished_at
+            and finished_jobs.state = 'failed'
+          where holds.name = listed.name
+        ),
+        (
+          select case when first_one.blocked_on is distinct from listed.name then first_one.id end
+          from (
+            select id, blocked_on
+            from pgqueue.jobs
+            where jobs.order_name = listed.name
+            order by scheduled_at, id
+            limit 1
+          ) as first_one
+        )
+      )
+    end as job_id
+) as held
 order by waiting desc, name
-limit %(n)s
 
 -- Limits of which more jobs hold a slot than there are, and have since it was set: one that was
 -- lowered is not exceeded by those that it had let in before.
