@@ -328,55 +328,42 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
             self._has_declared = True
 
     def send(self, new: NewJob, connection: Any) -> Job:
-        def steps(channel: str | None) -> Steps[Job]:
-            return enqueue.enqueue_job(self.sql, new, channel)
-
-        return self._known(self._enqueue(steps, new, connection))
+        self._declare(new)
+        given = None if connection is None else borrowed(connection)
+        is_alone = given is None or commits_itself(given)
+        return self._known(self._run(self._enqueuing(new, is_alone=is_alone), given))
 
     def send_many(self, new: NewJobs, connection: Any) -> list[int]:
-        def steps(channel: str | None) -> Steps[list[int]]:
-            return enqueue.enqueue_alike(self.sql, new, channel)
-
-        return self._enqueue(steps, new.like, connection, len(new.payloads))
+        self._declare(new.like)
+        given = None if connection is None else borrowed(connection)
+        is_alone = given is None or commits_itself(given)
+        return self._run(self._enqueuing_many(new, is_alone=is_alone), given)
 
     async def asend(self, new: NewJob, connection: Any) -> Job:
-        def steps(channel: str | None) -> Steps[Job]:
-            return enqueue.enqueue_job(self.sql, new, channel)
-
-        return self._known(await self._aenqueue(steps, new, connection))
+        await self._adeclare(new)
+        given = None if connection is None else await aborrowed(connection)
+        is_alone = given is None or commits_itself(given)
+        return self._known(await self._arun(self._enqueuing(new, is_alone=is_alone), given))
 
     async def asend_many(self, new: NewJobs, connection: Any) -> list[int]:
-        def steps(channel: str | None) -> Steps[list[int]]:
-            return enqueue.enqueue_alike(self.sql, new, channel)
-
-        return await self._aenqueue(steps, new.like, connection, len(new.payloads))
-
-    def _enqueue(
-        self,
-        steps: Callable[[str | None], Steps[T]],
-        like: NewJob,
-        connection: Any,
-        count: int = 1,
-    ) -> T:
-        self._declare(like)
-        given = None if connection is None else borrowed(connection)
-        if given is None or commits_itself(given):
-            return self._run(self._bell.after(steps(None), like, count), given)
-        return self._run(self._bell.checked(steps(self._bell.within(like)), like, count), given)
-
-    async def _aenqueue(
-        self,
-        steps: Callable[[str | None], Steps[T]],
-        like: NewJob,
-        connection: Any,
-        count: int = 1,
-    ) -> T:
-        await self._adeclare(like)
+        await self._adeclare(new.like)
         given = None if connection is None else await aborrowed(connection)
-        if given is None or commits_itself(given):
-            return await self._arun(self._bell.after(steps(None), like, count), given)
-        checked = self._bell.checked(steps(self._bell.within(like)), like, count)
-        return await self._arun(checked, given)
+        is_alone = given is None or commits_itself(given)
+        return await self._arun(self._enqueuing_many(new, is_alone=is_alone), given)
+
+    def _enqueuing(self, new: NewJob, *, is_alone: bool) -> Steps[Job]:
+        if is_alone:
+            return self._bell.after(enqueue.enqueue_job(self.sql, new), new)
+        steps = enqueue.enqueue_job(self.sql, new, self._bell.within(new))
+        return self._bell.checked(steps, new, 1)
+
+    def _enqueuing_many(self, new: NewJobs, *, is_alone: bool) -> Steps[list[int]]:
+        like = new.like
+        if is_alone:
+            return self._bell.after(enqueue.enqueue_alike(self.sql, new), like, new.count)
+        # A bad payload must not abort the caller's transaction: all are looked at before.
+        steps = enqueue.enqueue_alike(self.sql, new.at_hand(), self._bell.within(like))
+        return self._bell.checked(steps, like, new.count)
 
     def _run(self, steps: Steps[T], connection: Any) -> T:
         try:

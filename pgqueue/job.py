@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeGuard
 
 from pgqueue.errors import JobDetached
@@ -110,14 +111,24 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class NewJobs:
-    """Jobs to be inserted that differ in nothing but their payloads, which are JSON text."""
+    """Jobs to be inserted that differ in nothing but their payloads.
+
+    `blocks` gives the payloads as JSON text, in order, so many at a time. It may make them as they
+    are asked for, once, and raise PayloadInvalid then: all is to be rolled back.
+    """
 
     like: NewJob
-    payloads: Sequence[bytes]
+    count: int
+    blocks: Iterable[Sequence[bytes]]
+
+    def at_hand(self) -> NewJobs:
+        """The same with all payloads made; raises PayloadInvalid."""
+        return replace(self, blocks=list(self.blocks))
 
     def one_by_one(self) -> list[NewJob]:
         """The same as single jobs."""
-        return [replace(self.like, payload=json.loads(text)) for text in self.payloads]
+        texts = chain.from_iterable(self.blocks)
+        return [replace(self.like, payload=json.loads(text)) for text in texts]
 
 
 NOT_HERE = (

@@ -20,9 +20,6 @@ Sql = Mapping[str, str]
 COPY_FROM = 100
 """Jobs from which on COPY is faster, with the round trip for their ids."""
 
-COPY_BLOCK = 500
-"""Lines handed to the driver at a time."""
-
 
 def enqueue_job(sql: Sql, new: NewJob, channel: str | None = None) -> Steps[Job]:
     """Insert one job; with a unique key it may be an existing one that comes back.
@@ -79,12 +76,11 @@ def enqueue_alike(sql: Sql, new: NewJobs, channel: str | None = None) -> Steps[l
 
 
 def _insert_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
-    count = len(new.payloads)
-    if count < COPY_FROM or _needs_rules(new.like):
+    if new.count < COPY_FROM or _needs_rules(new.like):
         return (yield from enqueue_jobs(sql, new.one_by_one()))
-    params = {"n": count, "run_at": new.like.run_at, "delay": new.like.delay}
+    params = {"n": new.count, "run_at": new.like.run_at, "delay": new.like.delay}
     ((first_id, gapped_ids, scheduled_at, now),) = yield Statement(sql["take_ids"], params)
-    ids = gapped_ids or range(first_id, first_id + count)
+    ids = gapped_ids or range(first_id, first_id + new.count)
     if _is_plain(new.like):
         name, after = "copy_plain_jobs", _plain_end(new.like)
     else:
@@ -92,7 +88,10 @@ def _insert_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
     try:
         yield Copy(sql[name], _copy_blocks(new, ids, after))
     except psycopg.NotSupportedError:  # the caller's connection is in pipeline mode
-        return (yield from enqueue_jobs(sql, new.one_by_one()))
+        jobs = new.one_by_one()
+        if len(jobs) < new.count:  # some are gone: it was something else
+            raise
+        return (yield from enqueue_jobs(sql, jobs))
     return list(ids)
 
 
@@ -124,13 +123,14 @@ def _full_end(like: NewJob, scheduled_at: datetime, now: datetime) -> str:
 
 
 def _copy_blocks(new: NewJobs, ids: Sequence[int], after: str) -> Iterator[bytes]:
-    """Lines for COPY in text format, some hundred at a time; `after` is what ends them all."""
+    """Lines for COPY in text format, a block at a time; `after` is what ends them all."""
     end = f"\t{_copied(new.like.task)}\t{_copied(new.like.queue)}{after}\n".encode()
-    for start in range(0, len(ids), COPY_BLOCK):
-        part = slice(start, start + COPY_BLOCK)
-        payloads = _copied_json(new.payloads[part])
-        # Bytes throughout: as text each line cost twice as much.
-        yield end.join([b"%d\t%b" % line for line in zip(ids[part], payloads, strict=True)]) + end
+    remaining = iter(ids)
+    for block in new.blocks:
+        # Bytes throughout: as text a line cost twice as much. Payloads first: a block ends with
+        # them, and zip has then taken no id too many.
+        lines = zip(_copied_json(block), remaining, strict=False)
+        yield end.join([b"%b\t%d" % line for line in lines]) + end
 
 
 def _copied_json(payloads: Sequence[bytes]) -> Sequence[bytes]:

@@ -180,7 +180,7 @@ from (
 -- The lines are bytes of ours, whatever the encoding of the caller's connection.
 -- name: copy_jobs
 copy pgqueue.jobs (
-  id, payload, task, queue, priority, run_at, scheduled_at, tags, max_attempts, timeout,
+  payload, id, task, queue, priority, run_at, scheduled_at, tags, max_attempts, timeout,
   expires_at, headers
 )
 from stdin with (encoding 'utf8')
@@ -188,7 +188,7 @@ from stdin with (encoding 'utf8')
 -- The same for jobs that leave the other columns to their defaults, which halves the server's work.
 -- name: copy_plain_jobs
 copy pgqueue.jobs (
-  id, payload, task, queue, priority, max_attempts
+  payload, id, task, queue, priority, max_attempts
 )
 from stdin with (encoding 'utf8')
 

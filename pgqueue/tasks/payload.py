@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NotRequired
@@ -87,29 +87,25 @@ class Signature:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
         return payload
 
-    def payload_texts(self, given: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    def payload_texts(self, given: Iterable[Mapping[str, Any]]) -> list[bytes]:
         """`payload` of each of many, as the JSON text that is stored; raises PayloadInvalid."""
         # The adapter's own methods take three times as long, for options that they were not given.
         validate, dump = self.adapter.validator.validate_python, self.adapter.serializer.to_json
+        valid: list[Any] = []
+        texts: list[bytes] = []
         try:
-            valid = [validate(one) for one in given]
-            texts = [dump(one, by_alias=True, round_trip=True) for one in valid]
-            if _may_be_refused(texts):
-                _check_each(texts, valid)
-        except ValueError:  # what `_payload_text` catches is of that kind
-            return [self._payload_text(one) for one in given]  # says which one, and why
-        return texts
-
-    def _payload_text(self, given: Mapping[str, Any]) -> bytes:
-        try:
-            valid = self.adapter.validate_python(given)
-            text = self.adapter.dump_json(valid, by_alias=True, round_trip=True)
-            _check_each([text], [valid])
+            # Each is written before the next is asked for: that may be the same dict, changed.
+            for one in given:
+                value = validate(one)
+                valid.append(value)
+                texts.append(dump(value, by_alias=True, round_trip=True))
+            _check_storable_texts(texts, valid)
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
+        # ValueError: pydantic's word for an object that holds itself.
         except (PydanticSerializationError, NotStorable, ValueError) as error:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
-        return text
+        return texts
 
     def arguments(self, payload: str) -> dict[str, Any]:
         """The keyword arguments of a stored payload, which is JSON; raises PayloadInvalid."""
@@ -248,22 +244,16 @@ def _without_infinity(payload: str) -> str:
     return payload
 
 
-def _may_be_refused(texts: Sequence[bytes]) -> bool:
-    """Whether a closer look at each is needed: three looks at all of them cost next to nothing."""
+def _check_storable_texts(texts: Sequence[bytes], valid: Sequence[Mapping[str, Any]]) -> None:
+    # Three looks at all of them cost next to nothing, a look at each as much as writing it.
     joined = b"".join(texts)
-    return (
-        b"null" in joined
-        or b"\\u0000" in joined
-        or (len(joined) > PAYLOAD_LIMIT and max(map(len, texts)) > PAYLOAD_LIMIT)
-    )
-
-
-def _check_each(texts: Sequence[bytes], valid: Sequence[Mapping[str, Any]]) -> None:
-    for text, value in zip(texts, valid, strict=True):
-        if b"null" in text:
-            _check_finite(value)
-        if b"\\u0000" in text or len(text) > PAYLOAD_LIMIT:
+    if b"\\u0000" in joined or len(joined) > PAYLOAD_LIMIT:
+        for text in texts:
             checked_json(text.decode(), len(text), PAYLOAD_LIMIT)
+    if b"null" in joined:
+        for text, value in zip(texts, valid, strict=True):
+            if b"null" in text:
+                _check_finite(value)
 
 
 def _check_storable(payload: Mapping[str, Json], valid: Mapping[str, Any]) -> None:

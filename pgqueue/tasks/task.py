@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, update_wrapper
 from itertools import chain
@@ -184,14 +184,22 @@ class Enqueuing:
         return self._made(stored)
 
     def _new_many(self, rows: Iterable[Mapping[str, Any]]) -> NewJobs:
-        given = list(rows)
-        payloads: list[bytes] = []
-        for start in range(0, len(given), AT_ONCE):
-            part = given[start : start + AT_ONCE]
+        if isinstance(rows, list | tuple):
+            blocks = self._texts_of(tuple(rows))
+            # What is wrong with all is wrong with the first: told before anything is sent.
+            first = next(blocks, [])
+            return NewJobs(self._made({}), len(rows), chain([first], blocks))
+        texts = self.task.signature.payload_texts(self._arguments(row) for row in rows)
+        blocks_made = [texts[at : at + AT_ONCE] for at in range(0, len(texts), AT_ONCE)]
+        return NewJobs(self._made({}), len(texts), blocks_made)
+
+    def _texts_of(self, rows: tuple[Any, ...]) -> Iterator[list[bytes]]:
+        payload_texts = self.task.signature.payload_texts
+        for start in range(0, len(rows), AT_ONCE):
+            part: Iterable[Mapping[str, Any]] = rows[start : start + AT_ONCE]
             if not _are_plain(part):
-                part = [self._arguments(row) for row in part]
-            payloads += self.task.signature.payload_texts(part)
-        return NewJobs(self._made({}), payloads)
+                part = map(self._arguments, part)
+            yield payload_texts(part)
 
     def _made(self, payload: Mapping[str, Json]) -> NewJob:
         task = self.task
@@ -199,13 +207,15 @@ class Enqueuing:
         return new_job(task.name, payload, self.options, task.retry.attempts, limits)
 
     def _arguments(self, row: Any) -> Mapping[str, Any]:
+        if _are_plain((row,)):
+            return row  # type: ignore[no-any-return]  # a dict
         if not isinstance(row, Mapping):
             message = f"{row!r} is no mapping: enqueue_many takes one mapping of arguments per job"
             raise PayloadInvalid(self.task.name, [("rows", message)])
         return self.task.checked_payload(row)
 
 
-def _are_plain(rows: Sequence[Any]) -> bool:
+def _are_plain(rows: Iterable[Any]) -> bool:
     """Whether all are dicts with text as keys, as is the rule: told in C."""
     return {dict}.issuperset(map(type, rows)) and {str}.issuperset(
         map(type, chain.from_iterable(rows))

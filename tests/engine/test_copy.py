@@ -86,6 +86,23 @@ def test_copied_jobs_belong_to_the_callers_transaction(database: str, take: Any)
     assert value(database, "select count(*) from pgqueue.jobs") == 200
 
 
+def test_a_bad_row_leaves_the_callers_transaction_and_connection_as_they_were(
+    database: str, take: Any
+) -> None:
+    many = [{"text": "ok"}] * 1_000 + [{"text": 7}]
+    with psycopg.connect(database) as connection:
+        take.using(connection=connection).enqueue(text="before")
+        with pytest.raises(PayloadInvalid):
+            take.using(connection=connection).enqueue_many(many)
+        take.using(connection=connection).enqueue(text="after")
+    with psycopg.connect(database, autocommit=True) as connection:
+        with pytest.raises(PayloadInvalid):
+            take.using(connection=connection).enqueue_many(many)
+        take.using(connection=connection).enqueue(text="later")
+    stored = rows(database, "select payload ->> 'text' from pgqueue.jobs order by id")
+    assert stored == [("before",), ("after",), ("later",)]
+
+
 def test_a_connection_with_another_encoding_copies_the_same_text(database: str, take: Any) -> None:
     with psycopg.connect(database, client_encoding="latin1") as connection:
         take.using(connection=connection).enqueue_many([{"text": "é✓𝄞"}] * 200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import UserDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -61,19 +62,36 @@ def loose(pgq: PgQueue) -> Task[None]:
     return loose
 
 
-def problems(task: Task[None], rows: list[Any]) -> list[tuple[str, str]]:
+def problems(task: Task[None], rows: Any) -> list[tuple[str, str]]:
     with pytest.raises(PayloadInvalid) as refused:
         task.enqueue_many(rows)
     return refused.value.problems
 
 
+@pytest.mark.parametrize("kind", [list, iter])
 @pytest.mark.parametrize("place", [0, 700, 1_500])
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: repr(bad)[:20])
 def test_a_bad_row_is_refused_in_the_same_words_wherever_it_stands(
-    loose: Task[None], bad: Any, place: int
+    pgq: PgQueue, loose: Task[None], bad: Any, place: int, kind: Any
 ) -> None:
     many = [{"number": n} for n in range(1_500)]
-    assert problems(loose, [*many[:place], bad, *many[place:]]) == problems(loose, [bad])
+    rows = kind([*many[:place], bad, *many[place:]])
+    assert problems(loose, rows) == problems(loose, [bad])
+    with pgq.connection() as connection:
+        assert connection.execute("select count(*) from pgqueue.jobs").fetchone() == (0,)
+
+
+def test_one_dict_may_be_given_again_and_again_with_other_values(
+    loose: Task[None], pgq: PgQueue
+) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        row: dict[str, Any] = {"points": [{"x": 0}]}
+        for number in range(300):
+            row["points"][0]["x"] = number
+            yield row
+
+    stored = [pgq.get_job(job_id).payload for job_id in loose.enqueue_many(rows())]
+    assert [one["points"][0]["x"] for one in stored] == list(range(300))
 
 
 def test_a_batch_of_models_takes_mappings_with_text_as_keys_only(pgq: PgQueue) -> None:
