@@ -81,13 +81,22 @@ def parsed_json(text: str, what: str) -> dict[str, Any]:
     """A JSON object given on the command line; raises ConfigError with the place."""
     from pgqueue.errors import ConfigError
 
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{what} is not JSON: {error}") from None
+    value = any_json(text, what)
     if not isinstance(value, dict):
         raise ConfigError(f"{what} must be a JSON object, such as '{{\"n\": 1}}'")
     return value
+
+
+def any_json(text: str, what: str) -> Any:
+    """What the JSON given on the command line says; raises ConfigError with the place."""
+    from pgqueue.errors import ConfigError
+
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{what} is not JSON: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{what} is not JSON: it is nested too deeply") from None
 
 
 def print_json(document: Any) -> None:

@@ -17,6 +17,7 @@ from .commands import (
     bench,
     demo,
     doctor,
+    emit,
     enqueue,
     inbox,
     jobs,
@@ -59,6 +60,7 @@ app.command("up")(up.up)
 app.add_typer(worker.app, name="worker")
 app.command("migrate")(migrate.migrate)
 app.command("enqueue")(enqueue.enqueue)
+app.command("emit")(emit.emit)
 app.add_typer(schedule.app, name="schedule")
 backfill.add_to(schedule.app)
 app.add_typer(window.app, name="window")

@@ -52,6 +52,10 @@ TagOption = Annotated[str | None, typer.Option(help="Jobs with this tag.")]
 ReasonOption = Annotated[
     str | None, typer.Option(help="The last error's reason: exception, timeout, crashed, …")
 ]
+WorkflowOption = Annotated[
+    int | None,
+    typer.Option("--workflow", min=1, max=LARGEST_ID, help="Jobs of the workflow with this id."),
+]
 SinceOption = Annotated[
     str | None,
     typer.Option(help="Ended (live ones: created) since then: 24h, 7d, or ISO 8601 with zone."),

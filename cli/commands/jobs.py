@@ -25,6 +25,7 @@ from ..operating import (
     TaskOption,
     TenantOption,
     UntilOption,
+    WorkflowOption,
     job_filter,
     operator,
     plain,
@@ -56,6 +57,7 @@ def list_(
     tenant: TenantOption = None,
     tag: TagOption = None,
     reason: ReasonOption = None,
+    workflow: WorkflowOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Jobs on a page.")] = 50,
@@ -72,7 +74,7 @@ def list_(
     """
     wanted = job_filter(
         state=state, status=status, task=task, queue=queue, tenant=tenant, tag=tag, reason=reason,
-        since=since, until=until,
+        workflow_id=workflow, since=since, until=until,
     )  # fmt: skip
     pgq = ready_app(app)
     rows = pgq.list_jobs(wanted, limit=limit, before=before)

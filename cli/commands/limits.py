@@ -50,8 +50,10 @@ def list_(
 def set_(
     name: NameArgument,
     running: Annotated[int | None, typer.Option(min=0, help="So many at once.")] = None,
-    starts: Annotated[int | None, typer.Option(min=1, help="So many in --per seconds.")] = None,
-    per: Annotated[float | None, typer.Option(help="Seconds; without: as declared.")] = None,
+    starts: Annotated[int | None, typer.Option(min=1, help="So many in any --per.")] = None,
+    per: Annotated[
+        str | None, typer.Option(help="Seconds, or 30s, 10m, 1h, 1d; without: as declared.")
+    ] = None,
     lasting: Annotated[
         str | None, typer.Option("--for", help="For so long: 30s, 10m, 1h, 7d; without: for good.")
     ] = None,
@@ -69,7 +71,7 @@ def set_(
         raise ConfigError(f"--for {lasting!r} is not a time: use one such as 30s, 10m, 1h or 7d")
     pgq = ready_app(app)
     is_declared = pgq.set_limit(
-        name, running=running, starts=starts, per=per, lasting=span, by=operator()
+        name, running=running, starts=starts, per=_period(per), lasting=span, by=operator()
     )
     rows = pgq.limits(name)
     pgq.close()
@@ -80,6 +82,21 @@ def set_(
         print_json(plain(rows))
     else:
         safe_table(rows, SHOWN, f"limit {safe(name)} is set")
+
+
+def _period(text: str | None) -> float | None:
+    from pgqueue.errors import ConfigError
+
+    if text is None:
+        return None
+    if (span := span_of(text)) is not None:
+        return span.total_seconds()
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(
+            f"--per {text!r} is not a time: use one such as 90, 30s, 10m, 1h or 1d"
+        ) from None
 
 
 @app.command("reset")

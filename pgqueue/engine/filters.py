@@ -12,6 +12,7 @@ from pgqueue.job import State, is_storable
 
 STATES = tuple(str(state) for state in State)
 STATUSES = (*STATES, "scheduled", "retrying")
+LARGEST_ID = 2**63 - 1
 _TEXTS = ("task", "queue", "tenant", "tag", "reason")
 
 
@@ -31,6 +32,7 @@ class JobFilter:
     tenant: str | None = None
     tag: str | None = None
     reason: str | None = None
+    workflow_id: int | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -47,6 +49,8 @@ class JobFilter:
                 raise ConfigError(
                     f"{name} {text!r} is not valid: text without NUL or lone surrogates"
                 )
+        if self.workflow_id is not None and not _is_id(self.workflow_id):
+            raise ConfigError(f"workflow_id {self.workflow_id!r} is not valid: a whole number")
         for name in ("since", "until"):
             at = getattr(self, name)
             if at is not None and not isinstance(at, datetime):
@@ -69,6 +73,10 @@ class JobFilter:
             for name, value in self.params.items()
             if value is not None
         }
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST_ID
 
 
 def checked_filter(wanted: Any) -> JobFilter:

@@ -3,6 +3,15 @@
 -- Jobs, newest first, live and finished; `before` is the last id of the page before. Each side has
 -- its own limit, so that a page costs a page and not a sort of everything.
 -- name: list_jobs
+with span as materialized (
+  -- Where the ids of a workflow's jobs lie: those of others are not read.
+  select
+    case when %(workflow_id)s::bigint is null then 0 else min(job_id) end as first_id,
+    case when %(workflow_id)s::bigint is null then 9223372036854775807 else max(job_id) end
+      as last_id
+  from pgqueue.workflow_nodes
+  where workflow_id = %(workflow_id)s::bigint
+)
 select
   id, task, queue, priority, state, status, payload, tenant, tags, unique_key, limits, blocked_on,
   run_at, scheduled_at, attempt, max_attempts, lease, worker_id, started_at, created_at, timeout,
@@ -24,6 +33,8 @@ from (
       and (%(tenant)s::text is null or tenant = %(tenant)s)
       and (%(tag)s::text is null or %(tag)s = any(tags))
       and (%(reason)s::text is null or errors -> -1 ->> 'reason' = %(reason)s)
+      and (%(workflow_id)s::bigint is null or workflow_id = %(workflow_id)s)
+      and id between (select first_id from span) and (select last_id from span)
       and (%(since)s::timestamptz is null or created_at >= %(since)s)
       and (%(until)s::timestamptz is null or created_at < %(until)s)
       and (%(before)s::bigint is null or id < %(before)s)
@@ -45,6 +56,8 @@ from (
       and (%(tenant)s::text is null or tenant = %(tenant)s)
       and (%(tag)s::text is null or %(tag)s = any(tags))
       and (%(reason)s::text is null or errors -> -1 ->> 'reason' = %(reason)s)
+      and (%(workflow_id)s::bigint is null or workflow_id = %(workflow_id)s)
+      and id between (select first_id from span) and (select last_id from span)
       and (%(since)s::timestamptz is null or finished_at >= %(since)s)
       and (%(until)s::timestamptz is null or finished_at < %(until)s)
       and (%(before)s::bigint is null or id < %(before)s)

@@ -50,6 +50,13 @@ WRONG = {
     "a span beyond all time": (("jobs", "list", "--since", "999999w"), 2, NO_TIME),
     "an end that is none": (("jobs", "retry", "--until", "x"), 2, NO_TIME),
     "a limit of nothing": (("jobs", "list", "--limit", "0"), 2, "greater than or equal to 1"),
+    "a workflow that is no number": (
+        ("jobs", "list", "--workflow", "main"),
+        2,
+        "valid integer",
+    ),
+    "a workflow of nobody": (("jobs", "list", "--workflow", "0"), 2, "greater than or equal to 1"),
+    "a workflow beyond all": (("jobs", "list", "--workflow", str(2**63)), 2, "less than or equal"),
     "a page from nowhere": (("jobs", "list", "--before", "x"), 2, "valid integer"),
     "a job that does not exist": (("jobs", "show", "4711"), 1, "job 4711 does not exist"),
     "a replay of nothing": (("jobs", "replay", "4711"), 1, "job 4711 does not exist"),

@@ -31,6 +31,17 @@ def test_a_limit_is_set_for_a_while_listed_and_taken_back(pgq_command: Run) -> N
     assert pgq_command("limits", "reset", "tenant:acme").out == "limit tenant:acme was not set\n"
 
 
+@pytest.mark.parametrize(
+    ("per", "seconds"),
+    [("90", 90), ("0.5", 0.5), ("30s", 30), ("5m", 300), ("1h", 3600), ("1d", 86_400)],
+)
+def test_a_period_is_seconds_or_a_time(pgq_command: Run, per: str, seconds: float) -> None:
+    said = pgq_command("limits", "set", "api", "--starts", "10", "--per", per, "--json")
+    assert said.code == 0, said.err
+    (found,) = json.loads(said.out)
+    assert (found["starts"], found["per"]) == (10, seconds)
+
+
 def test_a_name_that_nobody_declared_is_set_and_doubted(pgq_command: Run) -> None:
     said = pgq_command("limits", "set", "tenant:amce", "--running", "10")
     assert said.code == 0
@@ -62,6 +73,12 @@ def test_check_exits_with_1_where_a_limit_is_exceeded(pgq_command: Run, database
         (("email",), "limit 'email' limits nothing: give running, or starts and per"),
         (("email", "--starts", "3"), "starts and per belong together"),
         (("email", "--running", "1", "--for", "soon"), "--for 'soon' is not a time"),
+        (("email", "--starts", "3", "--per", "soon"), "--per 'soon' is not a time"),
+        (("email", "--starts", "3", "--per", "5 m"), "use one such as 90, 30s, 10m, 1h or 1d"),
+        (("email", "--starts", "3", "--per", "0"), "per 0.0 is not valid: more than 0 seconds"),
+        (("email", "--starts", "3", "--per", "-1"), "per -1.0 is not valid"),
+        (("email", "--starts", "3", "--per", "nan"), "per nan is not valid"),
+        (("email", "--starts", "3", "--per", "2d"), "is not valid: more than 0 seconds, one day"),
         (("@new", "--running", "1"), "it begins with a letter or a digit"),
         (("queue:a b", "--running", "1"), "queue name 'a b' is not valid"),
         (("user:{id}", "--running", "1"), "is declared by no task"),
