@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from step_app import five_steps
+from dying_handler import five_steps
 
 from pgqueue import PgQueue, Retry
 from proving import rows, states, value

@@ -56,7 +56,7 @@ class _Fleet:
         self.kills = self.died = self.jobs = 0
 
     def _start(self) -> subprocess.Popen[str]:
-        own = {**QUICK, "PGQUEUE_APP": "steps_app:pgq"}
+        own = {**QUICK, "PGQUEUE_APP": "five_steps_app:pgq"}
         slots = str(self.trial.concurrency)
         return self.processes.pgq(self.database, "worker", "--concurrency", slots, **own)
 
