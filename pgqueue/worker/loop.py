@@ -24,7 +24,7 @@ from pgqueue.events import DutyFailed, JobsClaimed, emit, is_wanted
 from pgqueue.worker.hand import Hand, handed_back
 from pgqueue.worker.lanes import LaneBook
 from pgqueue.worker.link import FIRST_WAIT, LONGEST_WAIT, Link, LinkDown
-from pgqueue.worker.pace import Pace, UsualCost
+from pgqueue.worker.pace import Pace, Share, UsualCost
 from pgqueue.worker.runner import Runner
 from pgqueue.worker.slots import Slots
 from pgqueue.worker.waiting import set_within
@@ -36,9 +36,9 @@ FIRST_REST = 0.01
 """Seconds until the next look for work after one that found none, doubled each time up to the poll
 interval, or LISTENING_REST while hints get through."""
 
-HINTED_SHARE = 0.2
-"""Share of the time that looks and vain claims may take which hints ask for: a fleet may send
-hundreds a second, and behind a held snapshot a look is slow."""
+HINTED_SHARE, HINTED_SAVED = 0.2, 0.1
+"""Share of the time that looks and vain claims may take which hints ask for, and how many seconds'
+may be saved up: a fleet may send hundreds a second; behind a held snapshot a look is slow."""
 
 KEEP_WAITING = 1.0
 """Seconds after which claimed jobs that found no free slot are given back to the fleet."""
@@ -93,7 +93,7 @@ class ClaimLoop:
         self._hinted: set[str] = set()
         self._calls = 0
         """What was said from outside: a look that was under way then may not have seen it."""
-        self._next_poll = self._earliest_look = 0.0
+        self._next_poll, self._hints = 0.0, Share(HINTED_SHARE, HINTED_SAVED)
         self._look_cost, self._vain_cost = UsualCost(), UsualCost()
         self._rest = FIRST_REST
         self.took_at = 0.0
@@ -114,7 +114,7 @@ class ClaimLoop:
         if queue:
             self._hinted.add(queue)
         self._rest = FIRST_REST
-        self._next_poll = self._earliest_look
+        self._next_poll = self._hints.free_from
         self._wake.set()
 
     def let_in(self) -> None:
@@ -214,12 +214,12 @@ class ClaimLoop:
         if was_empty and found_nothing and self._reconciled == self.lost_replies:
             self.idle.set()
         elif not was_empty and self._hand.is_empty:
-            self._next_poll = self._earliest_look
+            self._next_poll = self._hints.free_from
 
     async def _follow_hints(self) -> None:
         """Claim at once where a hint says that there is work: the look costs a round trip."""
         hinted, self._hinted = self._hinted, set()
-        if self._has_more or time.monotonic() < self._earliest_look:
+        if self._has_more or time.monotonic() < self._hints.free_from:
             return
         self._lanes.expect(hinted)
         self._has_more = len(self._lanes) > 0
@@ -313,9 +313,9 @@ class ClaimLoop:
         else:
             # Long where the lanes hold what only others know, and hints of more of it keep coming.
             cost = self._vain_cost.of(ended - began)
-            self._earliest_look = began + min(10.0, cost / HINTED_SHARE)
+            self._hints.spent(began, cost)
             poll = min(self._next_poll, ended + self._next_rest())
-            self._next_poll = max(poll, self._earliest_look)
+            self._next_poll = max(poll, self._hints.free_from)
         self._take(claimed)
 
     def _learn_of_suspects(self, claimed: Claimed) -> None:
@@ -334,7 +334,7 @@ class ClaimLoop:
         found = look.lanes
         # The walk over the lanes passes dead entries, too: it may take 5 % of the time.
         cost = self._look_cost.of(time.monotonic() - now)
-        self._earliest_look = now + min(10.0, cost / HINTED_SHARE)
+        self._hints.spent(now, cost)
         self._lanes.found((queue, priority) for queue, priority, due_in in found if due_in <= 0)
         self._has_more = len(self._lanes) > 0
         self._is_admitted = look.admitted or (self._is_admitted and calls != self._calls)

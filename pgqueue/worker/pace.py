@@ -15,6 +15,9 @@ MOST_AHEAD = 1_000
 FAST = 1_000.0
 """Jobs a second from which on endings are gathered before they are written."""
 
+LONGEST_REST = 10.0
+"""Seconds, however dear something was."""
+
 _WEIGHT = 0.05
 """Of one job in the mean time that handlers take: about the last twenty count."""
 
@@ -35,6 +38,22 @@ class UsualCost:
         cheaper = min(seconds, self._last)
         self._last = seconds
         return cheaper
+
+
+class Share:
+    """How much of all time something may take, where a little may be saved up: who is asked seldom
+    need not rest for the last time. Times are monotonic."""
+
+    def __init__(self, share: float, saved: float) -> None:
+        """`saved` is the time, in seconds, whose share may be spent at once."""
+        self._share = share
+        self._saved = saved
+        self.free_from = 0.0
+        """From when on it may be done again."""
+
+    def spent(self, began: float, seconds: float) -> None:
+        rest = min(LONGEST_REST, seconds / self._share)
+        self.free_from = max(self.free_from, began - self._saved) + rest
 
 
 class Pace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgqueue.worker.pace import AHEAD_SECONDS, MOST_AHEAD, Pace
+from pgqueue.worker.pace import AHEAD_SECONDS, MOST_AHEAD, Pace, Share
 
 
 def _learned(concurrency: int, seconds: float, count: int = 200) -> Pace:
@@ -55,3 +55,26 @@ def test_what_was_learned_can_be_forgotten() -> None:
     pace = _learned(10, 0.0001)
     pace.forget(1.0)
     assert pace.ahead(1.0) == 0
+
+
+def test_what_was_not_done_for_a_while_may_be_done_at_once_and_again_soon() -> None:
+    share = Share(0.2, saved=0.1)
+    share.spent(100.0, 0.002)
+    share.spent(100.005, 0.002)
+    assert share.free_from < 100.01, "both were saved up"
+
+
+def test_what_is_done_as_often_as_it_may_be_takes_its_share_and_no_more() -> None:
+    share, now, took = Share(0.2, saved=0.1), 100.0, 0.0
+    while now < 200.0:
+        now = max(now, share.free_from)
+        share.spent(now, 0.01)
+        now += 0.01
+        took += 0.01
+    assert 0.19 < took / 100 < 0.21
+
+
+def test_nothing_is_rested_for_longer_than_ten_seconds() -> None:
+    share = Share(0.2, saved=0.1)
+    share.spent(100.0, 60.0)
+    assert share.free_from <= 110.0
