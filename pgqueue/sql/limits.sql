@@ -1,4 +1,4 @@
--- Limits: what is declared and set, who holds them and who waits, full queues.
+-- Limits: what is declared and set, who holds them and who waits.
 
 -- What the code declares; the same again is no change.
 -- name: put_limits
@@ -303,37 +303,6 @@ cross join lateral pgqueue.limit_rule(jobs.blocked_on) as rule
 left join pgqueue.order_holds as held on held.name = jobs.blocked_on
 where jobs.id = %(id)s
   and jobs.blocked_on is not null
-
--- name: count_backlog
-select pgqueue.backlog(%(queue)s, %(most)s)
-
--- How full a queue that has a bound is; no row comes back for one without.
--- name: find_fill
-select max_queued, pgqueue.backlog(name, max_queued)
-from pgqueue.queues
-where name = %(queue)s
-  and max_queued is not null
-
--- name: put_max_queued
-with
-  known as materialized (
-    select max_queued
-    from pgqueue.queues
-    where name = %(queue)s
-  ),
-  put as (
-    insert into pgqueue.queues as known (name, max_queued)
-    values (%(queue)s, %(max_queued)s::integer)
-    on conflict (name) do update
-    set max_queued = excluded.max_queued
-    where known.max_queued is distinct from excluded.max_queued
-    returning name, max_queued
-  )
-insert into pgqueue.audit_log (who, source, action, target, details)
-select
-  %(who)s, %(source)s, 'max-queued', 'queue ' || name,
-  jsonb_build_object('max_queued', max_queued, 'before', (select max_queued from known))
-from put
 
 -- The chore "sweep": starts that no rate asks for any more, and turns of limits nobody waits for.
 
