@@ -125,10 +125,13 @@ class NewJobs:
         """The same with all payloads made; raises PayloadInvalid."""
         return replace(self, blocks=list(self.blocks))
 
+    def texts(self) -> list[bytes]:
+        """All payloads; raises PayloadInvalid."""
+        return list(chain.from_iterable(self.blocks))
+
     def one_by_one(self) -> list[NewJob]:
         """The same as single jobs."""
-        texts = chain.from_iterable(self.blocks)
-        return [replace(self.like, payload=json.loads(text)) for text in texts]
+        return [replace(self.like, payload=json.loads(text)) for text in self.texts()]
 
 
 NOT_HERE = (

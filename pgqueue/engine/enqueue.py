@@ -17,7 +17,7 @@ from pgqueue.job import Job, NewJob, NewJobs, State, storable_json
 
 Sql = Mapping[str, str]
 
-COPY_FROM = 100
+COPY_FROM = 250
 """Jobs from which on COPY is faster, with the round trip for their ids."""
 
 
@@ -69,15 +69,32 @@ def enqueue_alike(sql: Sql, new: NewJobs, channel: str | None = None) -> Steps[l
     From COPY_FROM on, and where no rule concerns them, by COPY. `channel` and what is raised as in
     `enqueue_job`.
     """
-    ids = yield from _insert_alike(sql, new)
+    ids = yield from _put_alike(sql, new)
     if channel is not None and ids:
         yield notify(sql, channel, new.like.queue)
     return ids
 
 
-def _insert_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
-    if new.count < COPY_FROM or _needs_rules(new.like):
+def _put_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
+    if _needs_rules(new.like) or not new.count:
         return (yield from enqueue_jobs(sql, new.one_by_one()))
+    if new.count < COPY_FROM:
+        return (yield from _insert_alike(sql, new.like, new.texts()))
+    try:
+        return (yield from _copy_alike(sql, new))
+    except psycopg.NotSupportedError:  # the caller's connection is in pipeline mode
+        texts = new.texts()
+        if len(texts) < new.count:  # some were sent: it was something else
+            raise
+        return (yield from _insert_alike(sql, new.like, texts))
+
+
+def _insert_alike(sql: Sql, like: NewJob, texts: Sequence[bytes]) -> Steps[list[int]]:
+    rows = yield Statement(sql["insert_alike"], {**_single(like), "payloads": _array(texts)})
+    return [job_id for (job_id,) in rows]
+
+
+def _copy_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
     params = {"n": new.count, "run_at": new.like.run_at, "delay": new.like.delay}
     ((first_id, gapped_ids, scheduled_at, now),) = yield Statement(sql["take_ids"], params)
     ids = gapped_ids or range(first_id, first_id + new.count)
@@ -85,14 +102,14 @@ def _insert_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
         name, after = "copy_plain_jobs", _plain_end(new.like)
     else:
         name, after = "copy_jobs", _full_end(new.like, scheduled_at, now)
-    try:
-        yield Copy(sql[name], _copy_blocks(new, ids, after))
-    except psycopg.NotSupportedError:  # the caller's connection is in pipeline mode
-        jobs = new.one_by_one()
-        if len(jobs) < new.count:  # some are gone: it was something else
-            raise
-        return (yield from enqueue_jobs(sql, jobs))
+    yield Copy(sql[name], _copy_blocks(new, ids, after))
     return list(ids)
+
+
+def _array(texts: Sequence[bytes]) -> str:
+    """JSON texts as an array's literal; they hold no raw NUL, which parts them meanwhile."""
+    quoted = b"\0".join(texts).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return '{"' + quoted.replace(b"\0", b'","').decode() + '"}'
 
 
 def _is_plain(like: NewJob) -> bool:

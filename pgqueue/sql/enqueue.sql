@@ -159,6 +159,38 @@ select id
 from new_jobs
 order by place
 
+-- Inserts jobs that differ in their payloads only, and that no unique key and no quota concerns;
+-- returns their ids in the order given.
+-- name: insert_alike
+insert into pgqueue.jobs (
+  task, queue, payload, priority, run_at, scheduled_at, tags, max_attempts, timeout, expires_at,
+  headers
+)
+select
+  %(task)s,
+  %(queue)s,
+  given.payload::jsonb,
+  %(priority)s,
+  greatest(asked.run_at, pgqueue.clock_now()),
+  asked.run_at,
+  %(tags)s::text[],
+  %(max_attempts)s,
+  %(timeout)s::double precision,
+  %(expires_at)s::timestamptz,
+  %(headers)s::jsonb
+from
+  (
+    select coalesce(
+      %(run_at)s::timestamptz,
+      pgqueue.clock_now() + %(delay)s * interval '1 second'
+    ) as run_at
+    -- Evaluated once, not in each place that names it.
+    offset 0
+  ) as asked,
+  unnest(%(payloads)s::text[]) with ordinality as given (payload, place)
+order by given.place
+returning id
+
 -- Ids for `n` jobs that are copied in next, and when they are due. As a range where nobody else took
 -- one in between, which is the rule.
 -- name: take_ids

@@ -18,6 +18,7 @@ STORED = (
     "select task, queue, priority, payload, tags, max_attempts, timeout, expires_at, headers, "
     "tenant, unique_key, state, attempt, run_at - scheduled_at from pgqueue.jobs where id = %s"
 )
+COPIED = enqueue.COPY_FROM + 50
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
 TRICKY = ["\\", "\\N", "\\.", "\t", "\n", "\r\n", '"', "{", "}", ",", "null", "\\u0000", "é✓𝄞", ""]
 
@@ -38,19 +39,21 @@ def take(pgq: PgQueue) -> Any:
     tags=st.lists((st.sampled_from(TRICKY) | TEXTS), max_size=3),
     timeout=st.none() | st.floats(0.001, 1e6),
     priority=st.integers(0, 9),
+    count=st.sampled_from([5, enqueue.COPY_FROM]),
 )
-def test_copied_jobs_are_stored_like_single_ones(
+def test_many_jobs_are_stored_like_single_ones(
     database: str,
     take: Any,
     texts: list[str],
     tags: list[str],
     timeout: float | None,
     priority: int,
+    count: int,
 ) -> None:
     using = take.using(
         tags=tags, timeout=timeout, priority=priority, run_at=LATER, expires_at=LATER
     )
-    many = [{"text": texts[place % len(texts)]} for place in range(enqueue.COPY_FROM)]
+    many = [{"text": texts[place % len(texts)]} for place in range(count)]
     ids = using.enqueue_many(many)
     for place in range(len(texts)):
         single = using.enqueue(**many[place])
@@ -71,19 +74,19 @@ def test_ids_are_right_when_others_take_some_in_between(
 ) -> None:
     sequence = "alter sequence pgqueue.jobs_id_seq increment by 3"
     rows(database, sequence)
-    ids = take.enqueue_many({"text": str(n)} for n in range(150))
+    ids = take.enqueue_many({"text": str(n)} for n in range(COPIED))
     stored = rows(database, "select id, payload ->> 'text' from pgqueue.jobs order by id")
     assert stored == [(job_id, str(n)) for n, job_id in enumerate(ids)]
 
 
 def test_copied_jobs_belong_to_the_callers_transaction(database: str, take: Any) -> None:
     with psycopg.connect(database) as connection:
-        take.using(connection=connection).enqueue_many([{"text": "x"}] * 200)
+        take.using(connection=connection).enqueue_many([{"text": "x"}] * COPIED)
         connection.rollback()
         assert value(database, "select count(*) from pgqueue.jobs") == 0
-        take.using(connection=connection).enqueue_many([{"text": "x"}] * 200)
+        take.using(connection=connection).enqueue_many([{"text": "x"}] * COPIED)
         connection.commit()
-    assert value(database, "select count(*) from pgqueue.jobs") == 200
+    assert value(database, "select count(*) from pgqueue.jobs") == COPIED
 
 
 def test_a_bad_row_leaves_the_callers_transaction_and_connection_as_they_were(
@@ -105,19 +108,19 @@ def test_a_bad_row_leaves_the_callers_transaction_and_connection_as_they_were(
 
 def test_a_connection_with_another_encoding_copies_the_same_text(database: str, take: Any) -> None:
     with psycopg.connect(database, client_encoding="latin1") as connection:
-        take.using(connection=connection).enqueue_many([{"text": "é✓𝄞"}] * 200)
+        take.using(connection=connection).enqueue_many([{"text": "é✓𝄞"}] * COPIED)
     stored = rows(database, "select distinct payload ->> 'text' from pgqueue.jobs")
     assert stored == [("é✓𝄞",)]
 
 
 def test_a_connection_in_pipeline_mode_takes_many_jobs_too(database: str, take: Any) -> None:
     with psycopg.connect(database) as connection, connection.pipeline():
-        ids = take.using(connection=connection).enqueue_many([{"text": "x"}] * 200)
-    assert value(database, "select count(*) from pgqueue.jobs where id = any(%s)", [ids]) == 200
+        ids = take.using(connection=connection).enqueue_many([{"text": "x"}] * COPIED)
+    assert value(database, "select count(*) from pgqueue.jobs where id = any(%s)", [ids]) == COPIED
 
 
 async def test_async_code_copies_as_well(database: str, take: Any) -> None:
-    ids = await take.aenqueue_many([{"text": str(n)} for n in range(200)])
+    ids = await take.aenqueue_many([{"text": str(n)} for n in range(COPIED)])
     assert rows(database, "select id from pgqueue.jobs order by id") == [(one,) for one in ids]
 
 
@@ -125,11 +128,11 @@ async def test_async_code_copies_as_well(database: str, take: Any) -> None:
 def test_one_bad_row_among_many_and_nothing_is_stored(database: str, take: Any, bad: Any) -> None:
     wrong = {"text": "ok", "number": bad} if isinstance(bad, float) else {"text": bad}
     with pytest.raises(PayloadInvalid):
-        take.enqueue_many([{"text": "ok"}] * 200 + [wrong])
+        take.enqueue_many([{"text": "ok"}] * COPIED + [wrong])
     assert value(database, "select count(*) from pgqueue.jobs") == 0
 
 
 def test_a_delay_counts_from_the_databases_clock(database: str, take: Any) -> None:
-    take.using(delay=timedelta(hours=1)).enqueue_many([{"text": "x"}] * 200)
+    take.using(delay=timedelta(hours=1)).enqueue_many([{"text": "x"}] * COPIED)
     late = "select bool_and(run_at between now() + interval '59 min' and now() + interval '61 min')"
     assert value(database, f"{late} from pgqueue.jobs") is True
