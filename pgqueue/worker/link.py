@@ -23,7 +23,7 @@ from pgqueue.db.run import (
     set_for_transaction,
 )
 from pgqueue.errors import PgQueueError
-from pgqueue.events import ConnectionLost, ConnectionRestored, emit
+from pgqueue.events import ConnectionLost, ConnectionRestored, DutyFailed, emit
 from pgqueue.worker.hearing import Ear, Hearing
 
 T = TypeVar("T")
@@ -155,12 +155,22 @@ class Link:
             if self._settings:
                 await arun(connection, ask(set_for_session(self._settings)))
             if self._ear is not None and self._ear.channel is not None:
-                channel, ear = self._ear.channel, self._ear
-                self._hearing = await Hearing.begin(connection, channel, ear, self._broke)
+                await self._begin_hearing(connection, self._ear, self._ear.channel)
         except BaseException:
             await connection.close()
             raise
         return connection
+
+    async def _begin_hearing(
+        self, connection: psycopg.AsyncConnection[TupleRow], ear: Ear, channel: str
+    ) -> None:
+        try:
+            self._hearing = await Hearing.begin(connection, channel, ear, self._broke)
+        except psycopg.Error as error:
+            if connection.closed:
+                raise
+            # Hints are a comfort: with a server that knows none, looking now and then has to do.
+            emit(DutyFailed("listen", str(error)))
 
 
 def _is_gone(connection: psycopg.AsyncConnection[Any], error: psycopg.Error) -> bool:

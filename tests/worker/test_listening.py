@@ -228,6 +228,18 @@ async def test_without_a_channel_a_link_does_not_listen(database: str) -> None:
     await heard.link.close()
 
 
+async def test_a_server_that_does_not_let_us_listen_is_asked_now_and_then(
+    database: str, recorder: Recorder
+) -> None:
+    heard = Heard(database)
+    heard.listener.channel = ""  # no name for a channel
+    await heard.ask()
+    await heard.ask()
+    assert [event.duty for event in recorder.of(DutyFailed)] == ["listen"]
+    assert not heard.listener.is_listening
+    await heard.link.close()
+
+
 async def test_an_idle_worker_that_was_cut_off_looks_and_listens_again(
     sleepy: PgQueue, database: str, recorder: Recorder
 ) -> None:
