@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pgqueue.db.run import Batch, Rows, Statement, Steps, array_of
-from pgqueue.engine.claim import STEADY_PLAN_NOT_DURABLE, Claimed, claimed_of_rows
+from pgqueue.engine.claim import (
+    STEADY_PLAN,
+    STEADY_PLAN_NOT_DURABLE,
+    Claimed,
+    claimed_of_rows,
+)
 from pgqueue.engine.operate import Operator
 from pgqueue.errors import ConfigError
 from pgqueue.job import Ended, Outcome, State
@@ -64,6 +69,18 @@ def admit(sql: Sql, named: Collection[str], place: Place, alive: float) -> Steps
     }
     _, rows = yield Batch((STEADY_PLAN_NOT_DURABLE, Statement(sql["admit"], params)))
     return Pass(*rows[0])
+
+
+def find_free_lines(sql: Sql, after: str, lowest: int) -> Steps[tuple[list[str], str]]:
+    """Lines with room of which nobody may have told, and where the next look begins.
+
+    Looks at 2000 lines after the name `after` and returns 64 at most; a pass judges them. No
+    admission lives below `lowest`.
+    """
+    params = {"after": after, "lowest": lowest}
+    _, rows = yield Batch((STEADY_PLAN, Statement(sql["find_free_lines"], params)))
+    ((names, reached),) = rows
+    return names, reached or ""
 
 
 def claim_limited(

@@ -10,6 +10,63 @@ from pgqueue.admit(
   alive => %(alive)s
 )
 
+-- Lines after the name `after` that may have room of which nobody told: who ended their job was killed
+-- before his pass. A pass looks at 64 lines and all that holds them up; this at 2000, an entry or two of
+-- each: an order whose next job stands in the line, another limit that no job holds. Gives 64 of them
+-- at most, and how far it came; null: at the end.
+-- name: find_free_lines
+with recursive
+  places as (
+    (
+      select blocked_on collate "C" as name, 1 as nth
+      from pgqueue.jobs
+      where blocked_on collate "C" > %(after)s
+      order by blocked_on collate "C"
+      limit 1
+    )
+    union all
+    select following.name, places.nth + 1
+    from places
+    cross join lateral (
+      select blocked_on collate "C" as name
+      from pgqueue.jobs
+      where blocked_on collate "C" > places.name
+      order by blocked_on collate "C"
+      limit 1
+    ) as following
+    where places.nth < 2000
+  ),
+  free_lines as (
+    select lines.name, lines.nth
+    -- Back to the collation of the columns: in another no index of theirs fits.
+    from (select name collate "default" as name, nth from places) as lines
+    where not starts_with(lines.name, '@')
+      and case
+        when starts_with(lines.name, 'ordered:') then (
+          select jobs.blocked_on
+          from pgqueue.jobs
+          where jobs.order_name = lines.name
+          order by jobs.scheduled_at, jobs.id
+          limit 1
+        ) = lines.name
+        else lines.name not in (
+          select unnest(limits)
+          from pgqueue.jobs
+          where admitted_seq >= %(lowest)s
+        )
+      end
+      and not exists (select from pgqueue.order_holds where order_holds.name = lines.name)
+    order by lines.nth
+    limit 64
+  )
+select
+  coalesce((select array_agg(name order by nth) from free_lines), '{}'),
+  case
+    when (select count(*) from free_lines) = 64
+      then (select name from free_lines order by nth desc limit 1)
+    else (select name from places where nth = 2000)
+  end
+
 -- Claims admitted jobs: as claim_jobs, and it writes down the starts of those whose limits have a
 -- rate. Few rows: never more are admitted than the limits let in.
 -- name: claim_limited

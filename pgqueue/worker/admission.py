@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from pgqueue.engine.limits import Pass, Place, admit
+from pgqueue.engine.limits import Pass, Place, admit, find_free_lines
 from pgqueue.engine.notify import ring
 from pgqueue.events import DutyFailed, JobsAdmitted, emit, is_wanted
 from pgqueue.settings import Settings
@@ -22,6 +22,10 @@ counted before a slot here became free."""
 FORGET_AFTER = 60.0
 """Seconds after which a worker no longer trusts the place it remembers: behind a pooler a failover
 may be seen by nobody, and what a standby had not got yet lives below that place."""
+
+LOOK_EVERY = 1.0
+"""Seconds between looks far ahead of the passes, where more lines wait than a pass looks at: 13 ms
+for 2000 lines, of which a pass takes 100 us each."""
 
 SHORTEST_REST = 0.005
 SHARE = 20
@@ -51,6 +55,8 @@ class Admission:
         self._let_in = let_in
         self.place = Place()
         """Where the next pass begins; the claim, too, looks at nothing below."""
+        self._looked = ""
+        self._next_look = -math.inf
         self._learned: tuple[Link, int, float] | None = None
         self._tried_at = -math.inf
 
@@ -72,6 +78,7 @@ class Admission:
         alive = self._settings.heartbeat_timeout
         began = time.monotonic()
         try:
+            freed |= await self._found_ahead(link)
             passed = await link.execute(admit(self._sql, freed, self.place, alive))
         except BaseException:
             self._hand.freed |= freed
@@ -90,6 +97,16 @@ class Admission:
         if passed.admitted and not is_ours:
             await link.execute(ring(self._sql, self._settings.channel, ""))
         return passed
+
+    async def _found_ahead(self, link: Link) -> set[str]:
+        """Lines with room of which nobody told, where passes would come to them after minutes."""
+        now = time.monotonic()
+        if not self.place.reached or now < self._next_look:
+            return set()
+        look = find_free_lines(self._sql, self._looked, self.place.lowest)
+        names, self._looked = await link.execute(look)
+        self._next_look = now + max(LOOK_EVERY, SHARE * (time.monotonic() - now))
+        return set(names)
 
     async def _forget(self, link: Link) -> None:
         """Begin anew where the server may have been another one: admissions are not durable."""

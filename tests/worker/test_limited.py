@@ -260,3 +260,40 @@ async def test_after_another_connection_admissions_below_the_place_that_was_know
     assert (await admission.try_once(link)).admitted == 0
     assert admission.place.lowest == 1
     await link.close()
+
+
+async def test_a_line_that_was_freed_without_a_word_is_found_ahead_of_the_passes(
+    pgq: PgQueue, database: str
+) -> None:
+    """Whoever ended its job was killed before his pass; thousands of lines wait before it."""
+
+    @pgq.task(ordered_by="customer:{customer}")
+    async def work(customer: str) -> None: ...
+
+    work.enqueue(customer="zz")
+    rows(
+        database,
+        "insert into pgqueue.jobs (task, queue, state, limits, blocked_on, order_name, run_at) "
+        "select 'work', 'default', 'blocked', array[name], "
+        "case when n = 1 then '@run_at' else name end, name, now() + (2 - n) * interval '1 hour' "
+        "from generate_series(1, 3000) as k, generate_series(1, 2) as n, "
+        "lateral (select 'ordered:customer:' || lpad(k::text, 6, '0')) as names (name)",
+    )
+    rows(database, "update pgqueue.jobs set blocked_on = limits[1] where blocked_on = '@new'")
+    worker(database, tasks=["work"])
+    link = Link("test", lambda: database)
+    admission = Admission(
+        pgq.sql,
+        link,
+        pgq.settings,
+        Hand(),
+        queues=(),
+        has_room=lambda _: True,
+        let_in=lambda: None,
+    )
+    looks = 0
+    while not (await admission.try_once(link)).admitted:
+        looks += 1
+        admission._next_look = 0.0  # a second later
+    assert looks <= 3, "64 lines a pass would be 47"
+    await link.close()
