@@ -18,19 +18,20 @@ AUDIT_DAYS = 365
 
 def sweep(sql: Sql) -> Steps[int]:
     """One pass, in statements of at most 1000 rows; returns how many rows were deleted."""
-    keys = yield from _until_none(Statement(sql["sweep_unique_keys"]))
-    workflows = yield from _until_none(Statement(sql["sweep_workflows"]))
-    entries = yield from _until_none(Statement(sql["sweep_audit_log"], {"days": AUDIT_DAYS}))
-    events = yield from _until_none(Statement(sql["sweep_events"], {"days": EVENT_DAYS}))
-    lines = yield from _walked(sql["sweep_job_logs"])
-    steps = yield from _walked(sql["sweep_job_steps"])
-    starts = yield from _swept_starts(sql)
-    turns = yield from _until_none(Statement(sql["sweep_limit_turns"]))
-    limits = yield from _until_none(Statement(sql["sweep_limits"]))
-    windows = yield from _until_none(Statement(sql["sweep_windows"]))
-    backfills = len((yield Statement(sql["sweep_backfills"])))
-    jobs = keys + lines + steps + workflows
-    return jobs + entries + events + starts + turns + limits + windows + backfills
+    days = {"audit_days": AUDIT_DAYS, "event_days": EVENT_DAYS}
+    ((found,),) = yield Statement(sql["look_for_old"], days)
+    deleted = 0
+    for name in found:
+        match name:
+            case "sweep_job_logs" | "sweep_job_steps":
+                deleted += yield from _walked(sql[name])
+            case "sweep_limit_starts":
+                deleted += yield from _swept_starts(sql)
+            case "sweep_backfills":
+                deleted += len((yield Statement(sql[name])))
+            case _:
+                deleted += yield from _until_none(Statement(sql[name], days))
+    return deleted
 
 
 def _until_none(statement: Statement) -> Steps[int]:

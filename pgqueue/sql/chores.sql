@@ -68,6 +68,69 @@ returning name
 
 -- The chore "sweep": what nothing points to any more, 1000 rows a statement.
 
+-- Which of the statements below may find something; mostly none. Scalars in the order of an index, as
+-- in take_chore.
+-- name: look_for_old
+with ends as materialized (
+  select
+    pgqueue.clock() - interval '1 day' - (
+      select coalesce(max(keep), interval '0')
+      from pgqueue.retention
+      where state_group <> 'windows'
+    ) as of_jobs,
+    pgqueue.clock() - (
+      select keep
+      from pgqueue.retention
+      where state_group = 'windows'
+    ) as of_windows
+)
+select array_remove(
+  array[
+    case when (select min(until) from pgqueue.unique_keys) <= pgqueue.clock()
+      then 'sweep_unique_keys' end,
+    case when (select min(finished_at) from pgqueue.workflows) < of_jobs
+      then 'sweep_workflows' end,
+    case when (select min(at) from pgqueue.audit_log)
+        < pgqueue.clock() - %(audit_days)s * interval '1 day'
+      then 'sweep_audit_log' end,
+    case when (select min(delivered_at) from pgqueue.events)
+        < pgqueue.clock() - %(event_days)s * interval '1 day'
+      then 'sweep_events' end,
+    case when (select at from pgqueue.job_logs order by id limit 1) < of_jobs
+      then 'sweep_job_logs' end,
+    case when (select min(job_id) from pgqueue.job_steps) is not null
+      then 'sweep_job_steps' end,
+    case when exists (
+        select from pgqueue.job_steps where kind = 'wait' and finished_at is null
+      )
+      then 'sweep_waits' end,
+    case when (select min(name) from pgqueue.limit_starts) is not null
+      then 'sweep_limit_starts' end,
+    case when (select min(name) from pgqueue.limit_turns) is not null
+      then 'sweep_limit_turns' end,
+    case when exists (
+        select from pgqueue.limits where not declared and until < pgqueue.clock() - interval '1 day'
+      )
+      then 'sweep_limits' end,
+    case when exists (
+        select
+        from pgqueue.schedules
+        where (
+          select window_start
+          from pgqueue.windows
+          where windows.schedule_id = schedules.id
+          order by window_start
+          limit 1
+        ) < of_windows
+      )
+      then 'sweep_windows' end,
+    case when exists (select from pgqueue.backfills where finished_at < of_windows)
+      then 'sweep_backfills' end
+  ],
+  null
+)
+from ends
+
 -- name: sweep_unique_keys
 with old_keys as materialized (
   select ctid as tid
@@ -85,7 +148,7 @@ returning job_id
 with old_entries as materialized (
   select ctid as tid
   from pgqueue.audit_log
-  where at < pgqueue.clock() - %(days)s * interval '1 day'
+  where at < pgqueue.clock() - %(audit_days)s * interval '1 day'
   order by at
   limit 1000
   for update skip locked
