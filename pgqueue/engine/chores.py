@@ -33,9 +33,32 @@ class Holder:
     hold: float
 
 
-def take_chore(sql: Sql, names: Collection[str], holder: Holder) -> Steps[Taken]:
-    """Take the chore of these that has been due longest."""
-    params = {"names": list(names), "hold": holder.hold, "worker_id": holder.worker_id}
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A chore that may be taken. One that is `looked_for` counts as done where the look that would
+    take it shows that there is nothing to do; it then comes again as by `finish_chore`.
+    """
+
+    name: str
+    at_most: float | None = None
+    looked_for: bool = False
+
+
+def take_chore(
+    sql: Sql, offers: Collection[Offer], holder: Holder, heartbeat_timeout: float = 0.0
+) -> Steps[Taken]:
+    """Take the chore of these that has been due longest.
+
+    There is something to rescue where a worker has been silent for `heartbeat_timeout` seconds.
+    """
+    params = {
+        "names": [offer.name for offer in offers],
+        "at_most": [offer.at_most for offer in offers],
+        "looked_for": [offer.looked_for for offer in offers],
+        "timeout": heartbeat_timeout,
+        "hold": holder.hold,
+        "worker_id": holder.worker_id,
+    }
     ((name, wait),) = yield Statement(sql["take_chore"], params)
     return Taken(name, math.inf if wait is None else wait)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pgqueue.db.run import Statement, Steps
-from pgqueue.engine.chores import Holder, finish_chore, hasten_chore, held, take_chore
+from pgqueue.engine.chores import Holder, Offer, finish_chore, hasten_chore, held, take_chore
 from pgqueue.engine.claim import new_lease
 from pgqueue.engine.operate import Operator
 from pgqueue.engine.retention import Pruned, apply_retention
@@ -29,7 +29,7 @@ def prune(
     holder = Holder(-new_lease() - 1, HOLD)
     began = clock()
     yield from hasten_chore(sql, CHORE)
-    taken = yield from take_chore(sql, [CHORE], holder)
+    taken = yield from take_chore(sql, [Offer(CHORE)], holder)
     if taken.name is None:
         raise ChoreLost(CHORE)
     try:

@@ -1,38 +1,149 @@
 -- Maintenance without a leader: whoever takes a chore by a short update does it.
 
--- One look at what is due. Takes the chore that has waited longest, unless somebody holds it, and
--- returns its name, or null; and the seconds until another one may be taken.
+-- One look at what is due. Chores of which it shows that there is nothing to do are done by that; of
+-- the others it takes the one that has waited longest, unless somebody holds it, and returns its name,
+-- or null; and the seconds until another one may be taken.
 -- name: take_chore
 with
-  due_chore as materialized (
-    select name
+  offered as materialized (
+    select name, at_most * interval '1 second' as at_most, looked_for
+    from unnest(
+      %(names)s::text[], %(at_most)s::double precision[], %(looked_for)s::boolean[]
+    ) as offered (name, at_most, looked_for)
+  ),
+  due_chores as materialized (
+    select chores.name, chores.due_at, offered.at_most, offered.looked_for
     from pgqueue.chores
-    where name = any(%(names)s::text[])
-      and due_at <= pgqueue.clock()
-      and (taken_until is null or taken_until <= pgqueue.clock())
-    order by due_at, name
-    limit 1
-    for update skip locked
+    join offered on offered.name = chores.name
+    where chores.due_at <= pgqueue.clock()
+      and (chores.taken_until is null or chores.taken_until <= pgqueue.clock())
+    order by chores.due_at, chores.name
+    for update of chores skip locked
+  ),
+  -- Scalars in the order of an index, not `exists`: by statistics from when a table was empty the
+  -- planner would read all of it. What is not due is not looked for.
+  vain_chores as materialized (
+    select name, at_most
+    from due_chores
+    where looked_for
+      and case name
+        when 'rescue' then not (
+          pg_postmaster_start_time() < pgqueue.clock() - %(timeout)s * interval '1 second'
+          and (
+            exists (
+              select
+              from pgqueue.workers
+              where heartbeat_at < pgqueue.clock() - %(timeout)s * interval '1 second'
+            )
+            -- Jobs whose worker has no row: their ids lie between those of two that have one.
+            or exists (
+              select
+              from (
+                select id, lag(id, 1, 0::bigint) over (order by id) as last_id
+                from (
+                  select id from pgqueue.workers
+                  union all
+                  select 9223372036854775807
+                ) as known
+              ) as gaps
+              where (
+                select true
+                from pgqueue.jobs
+                where jobs.state = 'running'
+                  and jobs.worker_id > gaps.last_id
+                  and jobs.worker_id < gaps.id
+                order by jobs.worker_id
+                limit 1
+              )
+            )
+          )
+        )
+        when 'expiry' then coalesce(
+          (
+            select false
+            from pgqueue.jobs
+            where state <> 'running'
+              and expires_at <= pgqueue.clock()
+            order by expires_at
+            limit 1
+          ),
+          (
+            select false
+            from pgqueue.jobs
+            where blocked_on collate "C" = '@cancel'
+            order by coalesce(tenant, '')
+            limit 1
+          ),
+          true
+        )
+        when 'windows' then (
+          select schedule_id
+          from pgqueue.windows
+          where outcome is null
+            and not held
+          order by schedule_id, id
+          limit 1
+        ) is null
+        when 'workflows' then (
+          select workflow_id
+          from pgqueue.workflow_news
+          order by workflow_id, id
+          limit 1
+        ) is null
+        -- As make_partitions() names them.
+        when 'partitions' then not exists (
+          select
+          from unnest(array['completed', 'failed']) as state_group
+          cross join generate_series(-1, 14) as ahead
+          where to_regclass(
+            'pgqueue.finished_jobs_' || state_group || '_'
+              || to_char((pgqueue.clock() at time zone 'UTC')::date + ahead, 'YYYYMMDD')
+          ) is null
+        )
+        else false
+      end
+  ),
+  done_chores as (
+    update pgqueue.chores
+    set
+      due_at = pgqueue.clock() + least(every, vain_chores.at_most),
+      taken_until = null,
+      taken_by = null,
+      last_run_at = pgqueue.clock_now(),
+      last_seconds = extract(epoch from pgqueue.clock_now() - pgqueue.clock()),
+      last_error = null
+    from vain_chores
+    where chores.name = vain_chores.name
+    returning chores.name, chores.due_at
   ),
   taken_chore as (
     update pgqueue.chores
     set
       taken_until = pgqueue.clock_now() + %(hold)s * interval '1 second',
       taken_by = %(worker_id)s
-    from due_chore
-    where chores.name = due_chore.name
+    from (
+      select name
+      from due_chores
+      where name not in (select name from vain_chores)
+      order by due_at, name
+      limit 1
+    ) as longest_due
+    where chores.name = longest_due.name
     returning chores.name
   )
 select
   (select name from taken_chore) as name,
   (
-    select
-      extract(
-        epoch from min(greatest(due_at, coalesce(taken_until, due_at))) - pgqueue.clock()
-      )::double precision
-    from pgqueue.chores
-    where name = any(%(names)s::text[])
-      and name is distinct from (select name from due_chore)
+    select extract(epoch from min(soonest) - pgqueue.clock())::double precision
+    from (
+      select due_at as soonest from done_chores
+      union all
+      select greatest(chores.due_at, coalesce(chores.taken_until, chores.due_at))
+      from pgqueue.chores
+      join offered on offered.name = chores.name
+      where chores.name not in (select name from done_chores)
+        and chores.name not in (select name from taken_chore)
+    ) as others
   ) as wait
 
 -- Holds a chore for longer; no row comes back when it was taken by somebody else meanwhile.

@@ -14,7 +14,7 @@ import psycopg
 
 from pgqueue.db.run import Statement, Steps
 from pgqueue.engine.cancel import end_expired, end_marked
-from pgqueue.engine.chores import Holder, finish_chore, held, take_chore
+from pgqueue.engine.chores import Holder, Offer, finish_chore, held, take_chore
 from pgqueue.engine.notify import ring
 from pgqueue.engine.rescue import rescue_jobs
 from pgqueue.engine.retention import apply_retention
@@ -30,6 +30,9 @@ HOLD = 10.0
 EXPIRY_ROUNDS = 20
 """Batches of 500 that one turn of the chore ends, before other duties get theirs."""
 
+LOOKS = 3
+"""How often in the time after which a silent worker is dead somebody looks for such."""
+
 SHORTEST_WAIT = 0.05
 CLOSE_GRACE = 5.0
 ERROR_LIMIT = 500
@@ -44,14 +47,20 @@ class Chore:
     """One duty: its steps on a link, which return whether more is left to do at once.
 
     It comes again after the interval in the table `chores`, or after `at_most` seconds if that is
-    sooner. One that may take long is `slow`: it gets a connection of its own while it works.
+    sooner. One that may take long is `slow`: it gets a connection of its own while it works. One
+    that is `looked_for` is not begun where `take_chore` sees that there is nothing to do.
     """
 
     name: str
     steps: Callable[[Link], Steps[bool]]
     at_most: float | None = None
     slow: bool = False
+    looked_for: bool = False
     allowed: Callable[[], bool] = _always
+
+    @property
+    def offer(self) -> Offer:
+        return Offer(self.name, self.at_most, self.looked_for)
 
 
 class Chores:
@@ -66,23 +75,29 @@ class Chores:
         conninfo: Callable[[], str],
         worker_id: Callable[[], int],
         hold: float,
-        look_every: float,
+        heartbeat_timeout: float,
+        hurry: Callable[[], None],
     ) -> None:
+        """`hurry` is called when a slow chore has ended that another one may have waited for."""
         self._chores = {chore.name: chore for chore in chores}
         self._sql = sql
         self._link = link
         self._slow_link = Link("chores", conninfo)
         self._worker_id = worker_id
         self._hold = hold
-        self._look_every = look_every
+        self._heartbeat_timeout = heartbeat_timeout
+        self._look_every = heartbeat_timeout / LOOKS
+        self._hurry = hurry
         self._slow: asyncio.Task[None] | None = None
+        self._slow_wait = False
 
     async def turn(self) -> float:
         """Do what is due, each chore once at most; returns the seconds until the next look."""
         longest = self._look_every
         for _ in self._chores:
             holder = Holder(self._worker_id(), self._hold)
-            taken = await self._link.execute(take_chore(self._sql, self._wanted(), holder))
+            take = take_chore(self._sql, self._wanted(), holder, self._heartbeat_timeout)
+            taken = await self._link.execute(take)
             if taken.name is not None:
                 chore = self._chores[taken.name]
                 longest = min(longest, await self._begin(chore, holder))
@@ -99,10 +114,11 @@ class Chores:
             await asyncio.gather(self._slow, return_exceptions=True)
         await self._slow_link.close()
 
-    def _wanted(self) -> list[str]:
+    def _wanted(self) -> list[Offer]:
         is_busy = self._slow is not None and not self._slow.done()
+        self._slow_wait |= is_busy
         return [
-            chore.name
+            chore.offer
             for chore in self._chores.values()
             if chore.allowed() and not (chore.slow and is_busy)
         ]
@@ -123,6 +139,9 @@ class Chores:
         except Exception as error:  # noqa: BLE001 - told; the chore comes again when its hold is over
             emit(DutyFailed(chore.name, f"{type(error).__name__}: {error}"))
         await self._slow_link.close()
+        if self._slow_wait:
+            self._slow_wait = False
+            self._hurry()
 
     async def _do(self, chore: Chore, holder: Holder, link: Link) -> bool:
         began = time.monotonic()
@@ -161,7 +180,6 @@ def worker_chores(
     *,
     heartbeat_timeout: float,
     channel: str | None,
-    rescue_every: float,
     may_rescue: Callable[[], bool],
     wake: Callable[[], None],
 ) -> list[Chore]:
@@ -179,13 +197,19 @@ def worker_chores(
 
     memory = Memory()
     return [
-        Chore(name="rescue", steps=rescue, at_most=rescue_every, allowed=may_rescue),
-        Chore(name="expiry", steps=lambda _: _expiry(sql)),
-        Chore(name="partitions", steps=lambda _: _partitions(sql)),
+        Chore(
+            name="rescue",
+            steps=rescue,
+            at_most=heartbeat_timeout / LOOKS,
+            looked_for=True,
+            allowed=may_rescue,
+        ),
+        Chore(name="expiry", steps=lambda _: _expiry(sql), looked_for=True),
+        Chore(name="partitions", steps=lambda _: _partitions(sql), looked_for=True),
         Chore(name="retention", steps=lambda link: _retention(sql, link), slow=True),
         Chore(name="sweep", steps=lambda _: _sweep(sql), slow=True),
-        Chore(name="windows", steps=lambda _: _windows(sql, memory)),
-        Chore(name="workflows", steps=lambda _: _workflows(sql, channel, wake)),
+        Chore(name="windows", steps=lambda _: _windows(sql, memory), looked_for=True),
+        Chore(name="workflows", steps=lambda _: _workflows(sql, channel, wake), looked_for=True),
     ]
 
 

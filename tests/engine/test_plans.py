@@ -182,6 +182,31 @@ def test_what_a_worker_holds_is_found_by_the_index_of_running_jobs(
     assert _indexes(nodes) - {"workers_pkey"} == {"jobs_running"}
 
 
+def test_a_look_for_chores_reads_no_job_but_the_one_that_answers(
+    pgq: PgQueue, stale: psycopg.Connection[Any]
+) -> None:
+    params = {
+        "names": ["rescue", "expiry"],
+        "at_most": [None, None],
+        "looked_for": [True, True],
+        "timeout": 15.0,
+        "hold": 10.0,
+        "worker_id": 1,
+    }
+    for known in (0, 5):
+        # Where no worker is known each job that runs is to be rescued, and the first one tells it.
+        stale.execute(
+            "insert into pgqueue.workers (id, host, pid, version, queues, concurrency, tasks) "
+            "select id, 'h', 1, '1', '{}', 1, '{}' from generate_series(1, %s) as id",
+            [known],
+        )
+        nodes = _plan(stale, pgq.sql["take_chore"], params, as_worker=False)
+
+        _no_seq_scan_of_jobs(nodes)
+        read = [node for node in nodes if node.get("Relation Name") == "jobs"]
+        assert sum(node["Actual Rows"] * node["Actual Loops"] for node in read) <= 1
+
+
 LOOKUPS: dict[str, dict[str, Any]] = {
     "find_leases": {},
     "find_cancel_marks": {},

@@ -13,14 +13,15 @@ import pytest
 from pgqueue import PgQueue
 from pgqueue.db.pools import connect
 from pgqueue.db.run import Statement, Steps, run
-from pgqueue.engine.chores import Holder, finish_chore, hasten_chore, held, take_chore
+from pgqueue.engine.chores import Holder, Offer, finish_chore, hasten_chore, held, take_chore
 from pgqueue.errors import ChoreLost
 from pgqueue.events import DutyFailed
 from pgqueue.worker.chores import Chore, Chores
 from pgqueue.worker.link import Link
 from proving import Clock, Recorder, rows, value
 
-CHORES = ("rescue", "expiry", "partitions", "retention", "sweep")
+NAMES = ("rescue", "expiry", "partitions", "retention", "sweep")
+CHORES = tuple(Offer(name) for name in NAMES)
 ONE, OTHER = Holder(1, hold=10.0), Holder(2, hold=10.0)
 
 
@@ -52,7 +53,7 @@ def test_each_chore_is_taken_by_one_of_8_workers_that_look_at_once(
 
     with ThreadPoolExecutor(8) as threads:
         taken = [name for mine in threads.map(look, range(1, 9)) for name in mine]
-    assert sorted(taken) == sorted(CHORES)
+    assert sorted(taken) == sorted(NAMES)
 
 
 def test_a_chore_that_is_due_waits_for_nobody_who_is_in_the_middle_of_taking_another(
@@ -70,14 +71,14 @@ def test_a_chore_comes_again_after_its_interval(
     pgq: PgQueue, database: str, clock: Clock, connection: psycopg.Connection[Any]
 ) -> None:
     clock.move(days=1)
-    assert run(connection, take_chore(pgq.sql, ["expiry"], ONE)).name == "expiry"
+    assert run(connection, take_chore(pgq.sql, [Offer("expiry")], ONE)).name == "expiry"
     assert run(connection, finish_chore(pgq.sql, "expiry", ONE, 0.25, "no luck"))
     facts = chore(database, "expiry", "last_run_at, last_seconds, last_error, taken_by")
     assert facts == (clock.at, 0.25, "no luck", None)
-    taken = run(connection, take_chore(pgq.sql, ["expiry"], OTHER))
+    taken = run(connection, take_chore(pgq.sql, [Offer("expiry")], OTHER))
     assert (taken.name, taken.wait) == (None, 15.0)
     clock.move(seconds=15)
-    assert run(connection, take_chore(pgq.sql, ["expiry"], OTHER)).name == "expiry"
+    assert run(connection, take_chore(pgq.sql, [Offer("expiry")], OTHER)).name == "expiry"
 
 
 def test_a_taker_that_dies_loses_the_chore_when_its_hold_is_over(
@@ -85,23 +86,23 @@ def test_a_taker_that_dies_loses_the_chore_when_its_hold_is_over(
 ) -> None:
     clock.move(days=1)
     with connect(database) as dying:
-        assert run(dying, take_chore(pgq.sql, ["rescue"], ONE)).name == "rescue"
+        assert run(dying, take_chore(pgq.sql, [Offer("rescue")], ONE)).name == "rescue"
         pid = dying.info.backend_pid
         assert value(database, "select pg_terminate_backend(%s)", [pid])
     with connect(database) as living:
-        waiting = run(living, take_chore(pgq.sql, ["rescue"], OTHER))
+        waiting = run(living, take_chore(pgq.sql, [Offer("rescue")], OTHER))
         assert (waiting.name, waiting.wait) == (None, 10.0)
         clock.move(seconds=10)
-        assert run(living, take_chore(pgq.sql, ["rescue"], OTHER)).name == "rescue"
+        assert run(living, take_chore(pgq.sql, [Offer("rescue")], OTHER)).name == "rescue"
 
 
 def test_who_lost_a_chore_can_neither_finish_nor_go_on_with_it(
     pgq: PgQueue, database: str, clock: Clock, connection: psycopg.Connection[Any]
 ) -> None:
     clock.move(days=1)
-    run(connection, take_chore(pgq.sql, ["sweep"], ONE))
+    run(connection, take_chore(pgq.sql, [Offer("sweep")], ONE))
     clock.move(seconds=11)
-    run(connection, take_chore(pgq.sql, ["sweep"], OTHER))
+    run(connection, take_chore(pgq.sql, [Offer("sweep")], OTHER))
     assert not run(connection, finish_chore(pgq.sql, "sweep", ONE, 11.0))
     assert chore(database, "sweep", "taken_by, last_run_at") == (2, None)
     done: list[int] = []
@@ -121,7 +122,7 @@ def test_a_long_chore_is_held_anew_between_its_statements(
     pgq: PgQueue, database: str, clock: Clock, connection: psycopg.Connection[Any]
 ) -> None:
     clock.move(days=1)
-    run(connection, take_chore(pgq.sql, ["sweep"], ONE))
+    run(connection, take_chore(pgq.sql, [Offer("sweep")], ONE))
     began = clock.at
 
     def work() -> Steps[str]:
@@ -134,18 +135,18 @@ def test_a_long_chore_is_held_anew_between_its_statements(
         return (clock.at - began).total_seconds()
 
     assert run(connection, held(pgq.sql, "sweep", ONE, work(), passed)) == "done"
-    assert run(connection, take_chore(pgq.sql, ["sweep"], OTHER)).name is None
+    assert run(connection, take_chore(pgq.sql, [Offer("sweep")], OTHER)).name is None
 
 
 def test_an_operator_may_let_a_chore_come_now(
     pgq: PgQueue, clock: Clock, connection: psycopg.Connection[Any]
 ) -> None:
     clock.move(days=1)
-    run(connection, take_chore(pgq.sql, ["partitions"], ONE))
+    run(connection, take_chore(pgq.sql, [Offer("partitions")], ONE))
     run(connection, finish_chore(pgq.sql, "partitions", ONE, 0.0))
-    assert run(connection, take_chore(pgq.sql, ["partitions"], ONE)).name is None
+    assert run(connection, take_chore(pgq.sql, [Offer("partitions")], ONE)).name is None
     run(connection, hasten_chore(pgq.sql, "partitions"))
-    assert run(connection, take_chore(pgq.sql, ["partitions"], ONE)).name == "partitions"
+    assert run(connection, take_chore(pgq.sql, [Offer("partitions")], ONE)).name == "partitions"
 
 
 class Fleet:
@@ -155,6 +156,7 @@ class Fleet:
         self._pgq = pgq
         self._database = database
         self.link = Link("upkeep", lambda: database)
+        self.hurried: list[int] = []
 
     def member(self, *chores: Chore, number: int = 1) -> Chores:
         return Chores(
@@ -164,7 +166,8 @@ class Fleet:
             conninfo=lambda: self._database,
             worker_id=lambda: number,
             hold=10.0,
-            look_every=3.0,
+            heartbeat_timeout=9.0,
+            hurry=lambda: self.hurried.append(number),
         )
 
 
