@@ -15,7 +15,7 @@ from typing import Any, TypeVar, Unpack
 
 from pgqueue.db.borrowed import aborrowed, borrowed, commits_itself
 from pgqueue.db.run import Steps, in_transaction
-from pgqueue.engine.notify import SCHEDULES, ring
+from pgqueue.engine.notify import SCHEDULES, notify, ring
 from pgqueue.engine.operate import Operator, acting, checked_reason
 from pgqueue.errors import ConfigError
 from pgqueue.job import Json
@@ -88,9 +88,7 @@ class Scheduling(ABC):
         operator = acting(by)
         given = None if connection is None else borrowed(connection)
         steps = store.put_schedule(self.sql, self._schedule(name=name, **definition), operator)
-        if given is not None and not commits_itself(given):
-            return self._run(steps, given)
-        return self._run(self._told(steps), given)
+        return self._run(self._told_by(given, steps), given)
 
     async def aput_schedule(
         self, name: str, *, connection: Any = None, by: Operator | None = None, **definition: Any
@@ -99,9 +97,7 @@ class Scheduling(ABC):
         operator = acting(by)
         given = None if connection is None else await aborrowed(connection)
         steps = store.put_schedule(self.sql, self._schedule(name=name, **definition), operator)
-        if given is not None and not commits_itself(given):
-            return await self._arun(steps, given)
-        return await self._arun(self._told(steps), given)
+        return await self._arun(self._told_by(given, steps), given)
 
     def edit_schedule(self, name: str, *, by: Operator | None = None, **changes: Any) -> Stored:
         """Change some of what a stored schedule says, and leave the rest.
@@ -292,16 +288,19 @@ class Scheduling(ABC):
 
     # -- the steps both ways share ---------------------------------------------------------
 
-    def _told(self, steps: Steps[T]) -> Steps[T]:
-        """`steps` in a transaction, and then a hint to the schedulers."""
+    def _told(self, steps: Steps[T], hint: str = SCHEDULES) -> Steps[T]:
+        """`steps` in a transaction, then a hint: to the schedulers, or '' that there is work."""
         result = yield from in_transaction(steps)
-        yield from ring(self.sql, self.settings.channel, SCHEDULES)
+        yield from ring(self.sql, self.settings.channel, hint)
         return result
 
-    def _started(self, steps: Steps[T]) -> Steps[T]:
-        """`steps` in a transaction, and then a hint to the workers that there is work."""
-        result = yield from in_transaction(steps)
-        yield from ring(self.sql, self.settings.channel, "")
+    def _told_by(self, given: Any, steps: Steps[T]) -> Steps[T]:
+        """`_told`, or in a transaction of the caller's, which takes the hint along."""
+        if given is None or commits_itself(given):
+            return (yield from self._told(steps))
+        result = yield from steps
+        if (channel := self.settings.channel) is not None:
+            yield notify(self.sql, channel, SCHEDULES)
         return result
 
     def _edit_schedule(
@@ -330,11 +329,11 @@ class Scheduling(ABC):
         return self._told(deeds.resume_schedule(self.sql, checked_name(name), acting(by)))
 
     def _run_schedule(self, name: str, by: Operator | None) -> Steps[int]:
-        return self._started(deeds.run_now(self.sql, checked_name(name), acting(by)))
+        return self._told(deeds.run_now(self.sql, checked_name(name), acting(by)), hint="")
 
     def _rerun_window(self, window_id: int, by: Operator | None) -> Steps[int]:
         known = _checked_number("window id", window_id, LARGEST_ID)
-        return self._started(deeds.rerun_window(self.sql, known, acting(by)))
+        return self._told(deeds.rerun_window(self.sql, known, acting(by)), hint="")
 
     def _backfill(
         self, name: str, start: Moment, end: Moment, concurrency: int, by: Operator | None

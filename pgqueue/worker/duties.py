@@ -52,7 +52,8 @@ def worker_duties(
     followers = Followers(sql, link, hand, settings.channel, claims.wake)
     duties = [
         Duty("chores", settings.beat_every, chores.turn),
-        Duty("strays", RECONCILE_EVERY, strays.turn),
+        # Who has just begun has lost nothing.
+        Duty("strays", RECONCILE_EVERY, strays.turn, due=time.monotonic() + RECONCILE_EVERY),
         Duty("admission", math.inf, admission.turn, due=math.inf),
         # The hourly chore makes them ahead; this one is for a handler that met a missing day.
         Duty("partitions", PARTITIONS_EVERY, make_partitions, due=math.inf),

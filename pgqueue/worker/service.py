@@ -13,15 +13,9 @@ from contextlib import suppress
 from pgqueue.db.pools import Pools, connect
 from pgqueue.db.run import Steps, run
 from pgqueue.db.version import check_version
-from pgqueue.engine.notify import ring
+from pgqueue.engine.notify import SCHEDULES, ring
 from pgqueue.engine.rescue import forget_worker, register_worker
-from pgqueue.events import (
-    WorkerFenced,
-    WorkerStarted,
-    WorkerStopped,
-    WorkerStopping,
-    emit,
-)
+from pgqueue.events import WorkerFenced, WorkerStarted, WorkerStopped, WorkerStopping, emit
 from pgqueue.schedule.store import Schedule, put_declared
 from pgqueue.settings import Settings, described_target
 from pgqueue.tasks.isolation import refuse_in_a_child_that_starts
@@ -250,6 +244,8 @@ class Worker:
         with connect(self._conninfo()) as connection:
             check_version(connection, self._settings.schema_name)
             run(connection, put_declared(self._sql, self._schedules, self._tasks.names()))
+            if self._schedules:
+                run(connection, ring(self._sql, self._settings.channel, SCHEDULES))
             run(connection, declare_limits(self._sql, self._tasks))
             self._id = run(connection, self._registration())
             if self.tells_unknown_tasks and not self._options.burst:

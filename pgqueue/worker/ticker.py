@@ -21,6 +21,10 @@ from pgqueue.worker.loop import ClaimLoop
 
 SHORTEST_REST = 0.05
 
+UNSCHEDULED = 15.0
+"""Seconds between looks while there is no schedule at all: who makes one tells, and this is for
+those who insert the first one by SQL of their own."""
+
 
 class Ticker:
     """`turn` ticks when something is due and returns the seconds until the next look."""
@@ -45,9 +49,7 @@ class Ticker:
         wait, is_held = await self._link.execute(look_ahead(self._sql))
         is_due = wait is not None and wait <= 0
         if not is_due and not is_held:
-            # A schedule may be added or changed meanwhile: with hints on, one tells.
-            rest = LISTENING_REST if self._listener.is_listening else 0.0
-            longest = max(self._settings.poll_interval, rest)
+            longest = self._longest(wait)
             return min(longest, wait or longest)
         began = time.monotonic()
         async with self._looking:
@@ -61,6 +63,13 @@ class Ticker:
         # and takes at most 5 % of the time.
         rest = max(self._settings.poll_interval, 20 * (time.monotonic() - began))
         return rest if wait is None else min(rest, wait)
+
+    def _longest(self, wait: float | None) -> float:
+        """How long to rest at most: a schedule may be added or changed meanwhile."""
+        poll = self._settings.poll_interval
+        if not self._listener.is_listening:
+            return poll
+        return max(poll, UNSCHEDULED if wait is None else LISTENING_REST)
 
     async def let_go(self) -> None:
         """Let held windows go whose turn it is, for one of their jobs has ended here."""
