@@ -226,12 +226,21 @@ class Exceeded:
 def check_limits(sql: Sql) -> Steps[list[Exceeded]]:
     """Which limits are exceeded, counted from the rows; none, if all is well."""
     held = yield Statement(sql["find_exceeded"])
-    rates = yield Statement(sql["find_exceeded_rates"])
-    too_many = [
+    exceeded = [
         Exceeded(name, allowed, found, None, tuple(ids)) for name, allowed, found, ids in held
     ]
-    too_fast = [Exceeded(name, allowed, found, per, ()) for name, allowed, per, found, _ in rates]
-    return too_many + too_fast
+    names = yield from list_started(sql, "")
+    while names:
+        rates = yield Statement(sql["find_exceeded_rates"], {"names": names})
+        exceeded += [Exceeded(name, allowed, found, per, ()) for name, allowed, per, found in rates]
+        names = yield from list_started(sql, names[-1])
+    return exceeded
+
+
+def list_started(sql: Sql, after: str) -> Steps[list[str]]:
+    """The next limits after this name whose starts are kept; none at the end."""
+    rows = yield Statement(sql["list_started_limits"], {"after": after})
+    return [name for (name,) in rows]
 
 
 def backlog(sql: Sql, queue: str, most: int) -> Steps[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pgqueue.db.run import Statement, Steps
+from pgqueue.engine.limits import list_started
 from pgqueue.engine.steps import EVENT_DAYS
 
 Sql = Mapping[str, str]
@@ -43,12 +44,13 @@ def _until_none(statement: Statement) -> Steps[int]:
 
 def _swept_starts(sql: Sql) -> Steps[int]:
     deleted = 0
-    place: str | None = ""
-    while place is not None:
-        ((reached, count),) = yield Statement(sql["sweep_limit_starts"], {"after": place})
-        deleted += count
+    names = yield from list_started(sql, "")
+    while names:
+        swept = len((yield Statement(sql["sweep_limit_starts"], {"names": names})))
+        deleted += swept
         # As many as it takes at once: there may be more of the same.
-        place = place if count >= MOST_STARTS else reached
+        if swept < MOST_STARTS:
+            names = yield from list_started(sql, names[-1])
     return deleted
 
 

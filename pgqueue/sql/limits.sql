@@ -195,33 +195,41 @@ where held.jobs > case when starts_with(held.name, 'ordered:') then 1 else rule.
   and held.last_admission > coalesce(rule.since, '-infinity')
 order by held.name
 
+-- Up to 200 limits after the name `after` whose starts are kept: an entry of the index for each.
+-- name: list_started_limits
+with recursive names as (
+  (
+    select name, 1 as nth
+    from pgqueue.limit_starts
+    where name > %(after)s
+    order by name
+    limit 1
+  )
+  union all
+  select following.name, names.nth + 1
+  from names
+  cross join lateral (
+    select name
+    from pgqueue.limit_starts
+    where limit_starts.name > names.name
+    order by name
+    limit 1
+  ) as following
+  where names.nth < 200
+)
+select name
+from names
+order by nth
+
 -- Spans of `per` seconds with more starts than their limit allows, of each limit the one in which these
 -- came fastest, as long as starts are kept. Looks at each start once.
 -- name: find_exceeded_rates
-with recursive
-  names as (
-    (
-      select name
-      from pgqueue.limit_starts
-      order by name
-      limit 1
-    )
-    union all
-    select following.name
-    from names
-    cross join lateral (
-      select name
-      from pgqueue.limit_starts
-      where limit_starts.name > names.name
-      order by name
-      limit 1
-    ) as following
-  ),
+with
   spans as (
     select
       begun.name, begun.at, rule.starts, rule.per, rule.since,
       begun.at - lag(begun.at, rule.starts) over (partition by begun.name order by begun.at) as took
-    from names
+    from unnest(%(names)s::text[]) as names (name)
     cross join lateral pgqueue.limit_rule(names.name) as rule
     join pgqueue.limit_starts as begun on begun.name = names.name
     where rule.starts is not null
@@ -241,8 +249,7 @@ select
     where others.name = fastest.name
       and others.at <= fastest.at
       and others.at > fastest.at - fastest.per * interval '1 second'
-  ) as found,
-  fastest.at
+  ) as found
 from fastest
 order by fastest.name
 
@@ -306,53 +313,27 @@ where jobs.id = %(id)s
 
 -- The chore "sweep": starts that no rate asks for any more, and turns of limits nobody waits for.
 
--- The starts of up to 200 limits after `after`, 5000 at most; each limit's are kept for twice its own
--- period: one of a day would else keep those of all. Returns the last of these names and how many went.
+-- Starts of these limits, 5000 at most; each limit's are kept for twice its own period: one of a day
+-- would else keep those of all.
 -- name: sweep_limit_starts
-with recursive
-  names as (
-    (
-      select name, 1 as nth
-      from pgqueue.limit_starts
-      where name > %(after)s
-      order by name
-      limit 1
-    )
-    union all
-    select following.name, names.nth + 1
-    from names
-    cross join lateral (
-      select name
-      from pgqueue.limit_starts
-      where limit_starts.name > names.name
-      order by name
-      limit 1
-    ) as following
-    where names.nth < 200
-  ),
-  old_starts as materialized (
-    select old.tid
-    from names
-    cross join lateral pgqueue.limit_rule(names.name) as rule
-    cross join lateral (
-      select ctid as tid
-      from pgqueue.limit_starts
-      where limit_starts.name = names.name
-        and limit_starts.at < pgqueue.clock()
-          - greatest(interval '10 minutes', 2 * rule.per * interval '1 second')
-      order by at
-      limit 5000
-    ) as old
+with old_starts as materialized (
+  select old.tid
+  from unnest(%(names)s::text[]) as names (name)
+  cross join lateral pgqueue.limit_rule(names.name) as rule
+  cross join lateral (
+    select ctid as tid
+    from pgqueue.limit_starts
+    where limit_starts.name = names.name
+      and limit_starts.at < pgqueue.clock()
+        - greatest(interval '10 minutes', 2 * rule.per * interval '1 second')
+    order by at
     limit 5000
-  ),
-  swept as (
-    delete from pgqueue.limit_starts
-    where ctid = any(array(select tid from old_starts))
-    returning name
-  )
-select
-  (select name from names order by nth desc limit 1) as reached,
-  (select count(*) from swept) as swept
+  ) as old
+  limit 5000
+)
+delete from pgqueue.limit_starts
+where ctid = any(array(select tid from old_starts))
+returning name
 
 -- name: sweep_limit_turns
 with old_turns as materialized (

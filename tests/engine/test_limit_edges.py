@@ -255,6 +255,24 @@ def test_starts_are_kept_as_long_as_their_own_limit_asks_for_them(
     assert rows(database, kept) == [("api:1", 1), ("daily", 3000)]
 
 
+def test_every_limit_s_starts_are_checked_and_swept_however_many_limits_there_are(
+    database: str, pgq: PgQueue, clock: Clock
+) -> None:
+    sending(pgq, Limit("api:{n}", starts=1, per=5)).enqueue()
+    rows(database, "update pgqueue.limits set set_at = pgqueue.clock() - interval '1 hour'")
+    rows(
+        database,
+        "insert into pgqueue.limit_starts "
+        "select 'api:' || n, pgqueue.clock() + i * interval '1 second' * (6 - n / 450 * 5) "
+        "from generate_series(1, 450) as n, generate_series(1, 2) as i",
+    )
+    clock.move(minutes=1)
+    assert [(one.name, one.found) for one in pgq.check_limits()] == [("api:450", 2)]
+    clock.move(minutes=11)
+    with connect(database) as connection:
+        assert run(connection, sweep(pgq.sql)) == 900
+
+
 def test_jobs_that_wait_for_another_limit_do_not_keep_out_those_behind_them(
     database: str, pgq: PgQueue, passing: Callable[..., Pass]
 ) -> None:
