@@ -369,8 +369,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
         try:
             if connection is not None:
                 return run(borrowed(connection), steps)
-            with self.pools.connection() as own:
-                return run(own, steps)
+            return self.pools.run(steps)
         except _NO_TABLES:
             raise NotMigrated(self.settings.schema_name) from None
 
@@ -378,7 +377,6 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
         try:
             if connection is not None:
                 return await arun(await aborrowed(connection), steps)
-            async with self.pools.aconnection() as own:
-                return await arun(own, steps)
+            return await self.pools.arun(steps)
         except _NO_TABLES:
             raise NotMigrated(self.settings.schema_name) from None

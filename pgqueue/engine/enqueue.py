@@ -27,11 +27,14 @@ def enqueue_job(sql: Sql, new: NewJob, channel: str | None = None) -> Steps[Job]
     With a `channel` workers are told in the same transaction (see `engine.notify`). Raises
     TooManyJobs, UniqueKeyTaken and UniqueKeyBusy.
     """
-    single = _single(new)
     if not _needs_rules(new):
-        params = {**single, "channel": channel}
-        ((job_id, *times, _),) = yield Statement(sql["insert_job"], params)
-        return _inserted(new, job_id, times)
+        if channel is None and _is_plain(new):
+            statement = Statement(sql["insert_plain_job"], _plain(new))
+        else:
+            statement = Statement(sql["insert_job"], {**_single(new), "channel": channel})
+        (returned,) = yield statement
+        return _inserted(new, *returned[:4])
+    single = _single(new)
     params = {**single, "delay": _delay_given(new), "limits": array_of(new.limits)}
     ((job_id, _),) = yield from _by_the_rules(Statement(sql["enqueue_job"], params), [new])
     if channel is not None:
@@ -195,6 +198,16 @@ def _named(error: psycopg.Error, new_jobs: Sequence[NewJob]) -> Exception:
             return error
 
 
+def _plain(new: NewJob) -> dict[str, Any]:
+    return {
+        "task": new.task,
+        "queue": new.queue,
+        "payload": storable_json(new.payload),
+        "priority": new.priority,
+        "max_attempts": new.max_attempts,
+    }
+
+
 def _single(new: NewJob) -> dict[str, Any]:
     return {
         "task": new.task,
@@ -242,27 +255,27 @@ def _columns(new_jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
     return {plural: [single[name] for single in singles] for plural, name in _PLURALS.items()}
 
 
-def _inserted(new: NewJob, job_id: int, returned: Sequence[Any]) -> Job:
-    state, *times = returned
-    run_at, scheduled_at, created_at = (time.astimezone(UTC) for time in times)
+def _inserted(
+    new: NewJob, job_id: int, run_at: datetime, scheduled_at: datetime, created_at: datetime
+) -> Job:
     return Job(
         id=job_id,
         task=new.task,
         queue=new.queue,
         priority=new.priority,
-        state=State(state),
+        state=State.QUEUED,
         payload=new.payload,
         tenant=new.tenant,
         tags=new.tags,
         unique_key=new.unique_key,
-        run_at=run_at,
-        scheduled_at=scheduled_at,
+        run_at=run_at.astimezone(UTC),
+        scheduled_at=scheduled_at.astimezone(UTC),
         attempt=0,
         max_attempts=new.max_attempts,
         lease=None,
         worker_id=None,
         started_at=None,
-        created_at=created_at,
+        created_at=created_at.astimezone(UTC),
         timeout=new.timeout,
         headers=new.headers or {},
         expires_at=new.expires_at,

@@ -26,11 +26,17 @@ from (
   ) as run_at
 ) as asked
 returning
-  id, state, run_at, scheduled_at, created_at,
+  id, run_at, scheduled_at, created_at,
   case
     when %(channel)s::text is not null
     then (select count(*) from pg_notify(%(channel)s::text, queue))
   end
+
+-- The same for a job that leaves the other columns to their defaults, for an eighth less in all.
+-- name: insert_plain_job
+insert into pgqueue.jobs (task, queue, payload, priority, max_attempts)
+values (%(task)s, %(queue)s, %(payload)s::jsonb, %(priority)s, %(max_attempts)s)
+returning id, run_at, scheduled_at, created_at
 
 -- Enqueues one job by all the rules: unique key, period, quota (see the function).
 -- name: enqueue_job
