@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -288,11 +288,3 @@ async def test_a_deleted_jobs_steps_go_with_it(database: str, pgq: PgQueue) -> N
     job = await fail_once_behind_a_step(pgq, [])
     pgq.delete(job.id)
     assert rows(database, KEPT) == []
-
-
-def test_a_job_that_does_not_run_here_has_no_steps(pgq: PgQueue) -> None:
-    @pgq.task
-    def handle() -> None: ...
-
-    with pytest.raises(RuntimeError, match="only a handler's job can do this"):
-        handle.enqueue().sleep(timedelta(seconds=1))
