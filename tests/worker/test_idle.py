@@ -174,13 +174,22 @@ def of_others(settings: Settings, seconds: float) -> float:
     return seconds / settings.beat_every + seconds / SHORTEST_LOOK
 
 
+SCHEDULE = (
+    "insert into pgqueue.schedules (name, cron, task, next_run_at) "
+    "select name, '0 0 1 1 *', 't', pgqueue.clock() + later "
+    "from unnest(%s::text[], %s::interval[]) as one (name, later)"
+)
+
 OF_THE_START = 40
 """Statements of a worker that comes, and the looks of its claim loop that double their rest."""
 
 
+@pytest.mark.parametrize("given", [0, 1])
 async def test_a_worker_that_does_all_chores_alone_sends_less_than_two_statements_a_second(
-    idle: Idle, asked: Asked
+    idle: Idle, database: str, asked: Asked, given: int
 ) -> None:
+    if given:
+        rows(database, SCHEDULE, [["yearly"], ["300 days"]])
     await idle.live(60)
     in_first_minute = asked.statements.total() + of_others(idle.settings, 60) + OF_THE_START
     assert in_first_minute < 60 * MOST
@@ -243,15 +252,10 @@ async def test_who_died_is_rescued_in_time_though_nobody_looks_for_the_dead_but_
 async def test_a_schedule_that_somebody_inserts_by_hand_is_seen(
     idle: Idle, database: str, clock: Clock, given: int
 ) -> None:
-    schedule = (
-        "insert into pgqueue.schedules (name, cron, task, next_run_at) "
-        "select name, '0 0 1 1 *', 't', pgqueue.clock() + later "
-        "from unnest(%s::text[], %s::interval[]) as one (name, later)"
-    )
     if given:
-        rows(database, schedule, [["other"], ["300 days"]])
+        rows(database, SCHEDULE, [["other"], ["300 days"]])
     await idle.live(60)
-    rows(database, schedule, [["mine"], ["0"]])
+    rows(database, SCHEDULE, [["mine"], ["0"]])
     await idle.live((LISTENING_REST if given else UNSCHEDULED) + 0.01)
     assert value(
         database, "select next_run_at > pgqueue.clock() from pgqueue.schedules where name = 'mine'"
