@@ -316,37 +316,39 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
 
     # -- Sender: how tasks bring jobs into the database ------------------------
 
-    def _declare(self, new: NewJob) -> None:
+    def _declare(self) -> None:
         """Before the first job with limits: its rules are in the database before it is."""
-        if new.limits and not self._has_declared:
-            self._run(declare_limits(self.sql, self.tasks), None)
-            self._has_declared = True
+        self._run(declare_limits(self.sql, self.tasks), None)
+        self._has_declared = True
 
-    async def _adeclare(self, new: NewJob) -> None:
-        if new.limits and not self._has_declared:
-            await self._arun(declare_limits(self.sql, self.tasks), None)
-            self._has_declared = True
+    async def _adeclare(self) -> None:
+        await self._arun(declare_limits(self.sql, self.tasks), None)
+        self._has_declared = True
 
     def send(self, new: NewJob, connection: Any) -> Job:
-        self._declare(new)
+        if new.limits and not self._has_declared:
+            self._declare()
         given = None if connection is None else borrowed(connection)
         is_alone = given is None or commits_itself(given)
         return self._known(self._run(self._enqueuing(new, is_alone=is_alone), given))
 
     def send_many(self, new: NewJobs, connection: Any) -> list[int]:
-        self._declare(new.like)
+        if new.like.limits and not self._has_declared:
+            self._declare()
         given = None if connection is None else borrowed(connection)
         is_alone = given is None or commits_itself(given)
         return self._run(self._enqueuing_many(new, is_alone=is_alone), given)
 
     async def asend(self, new: NewJob, connection: Any) -> Job:
-        await self._adeclare(new)
+        if new.limits and not self._has_declared:
+            await self._adeclare()
         given = None if connection is None else await aborrowed(connection)
         is_alone = given is None or commits_itself(given)
         return self._known(await self._arun(self._enqueuing(new, is_alone=is_alone), given))
 
     async def asend_many(self, new: NewJobs, connection: Any) -> list[int]:
-        await self._adeclare(new.like)
+        if new.like.limits and not self._has_declared:
+            await self._adeclare()
         given = None if connection is None else await aborrowed(connection)
         is_alone = given is None or commits_itself(given)
         return await self._arun(self._enqueuing_many(new, is_alone=is_alone), given)

@@ -107,6 +107,8 @@ class NewJob:
     headers: Mapping[str, str] | None = None
     limits: tuple[str, ...] = ()
     """As declared: {tenant} and the like are filled in by the database."""
+    text: str | None = field(default=None, repr=False, compare=False)
+    """The payload as JSON, where it was written already."""
 
 
 @dataclass(frozen=True, slots=True)

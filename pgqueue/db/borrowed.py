@@ -55,11 +55,11 @@ async def aborrowed(connection: Any) -> psycopg.AsyncConnection[Any]:
 
 def commits_itself(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
     """Whether each statement is a transaction of its own on this connection, at this moment."""
-    info = connection.info
+    plain = connection.pgconn
     return (
         connection.autocommit
-        and info.transaction_status == TransactionStatus.IDLE
-        and info.pipeline_status == PipelineStatus.OFF
+        and plain.transaction_status == TransactionStatus.IDLE
+        and plain.pipeline_status == PipelineStatus.OFF
     )
 
 

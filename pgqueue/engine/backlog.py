@@ -36,12 +36,17 @@ class Fills:
         most, waiting = found or (None, 0)
         self._known[queue] = _Fill(time.monotonic(), most, waiting)
 
+    def is_open(self, queue: str) -> bool:
+        """Whether no bound is known of: a hint will tell soon if there is one."""
+        known = self._known.get(queue)
+        return known is None or known.most is None
+
     def check(self, queue: str, count: int, *, told: bool) -> Steps[None]:
         """Raise TooManyJobs where `count` more are too many. A look of its own is taken only where
         what is known is old, and never when a hint will have `told` soon."""
-        known = self._known.get(queue)
-        if (known is None or known.most is None) and told:
+        if told and self.is_open(queue):
             return
+        known = self._known.get(queue)
         age = FRESH if known is not None and known.most is not None else UNKNOWN_FOR
         if known is None or time.monotonic() - known.seen_at > age:
             rows = yield Statement(self._sql["find_fill"], {"queue": queue})

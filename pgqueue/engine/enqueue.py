@@ -202,7 +202,7 @@ def _plain(new: NewJob) -> dict[str, Any]:
     return {
         "task": new.task,
         "queue": new.queue,
-        "payload": storable_json(new.payload),
+        "payload": new.text or storable_json(new.payload),
         "priority": new.priority,
         "max_attempts": new.max_attempts,
     }
@@ -212,7 +212,7 @@ def _single(new: NewJob) -> dict[str, Any]:
     return {
         "task": new.task,
         "queue": new.queue,
-        "payload": storable_json(new.payload),
+        "payload": new.text or storable_json(new.payload),
         "priority": new.priority,
         "run_at": new.run_at,
         "delay": new.delay,

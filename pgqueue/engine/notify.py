@@ -63,10 +63,12 @@ class Bell:
         Raises TooManyJobs as `checked` does.
         """
         told = self.within(new) is not None
-        yield from self._fills.check(new.queue, count, told=told)
+        if not (told and self._fills.is_open(new.queue)):
+            yield from self._fills.check(new.queue, count, told=told)
         result = yield from steps
         now = time.monotonic()
-        if self.within(new) is None or now - self._rung.get(new.queue, 0.0) < RING_EVERY:
+        told = told or self.within(new) is not None
+        if not told or now - self._rung.get(new.queue, 0.0) < RING_EVERY:
             return result
         self._rung[new.queue] = now
         self._fills.learn(new.queue, (yield from ring(self._sql, self._channel, new.queue)))

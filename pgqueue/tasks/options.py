@@ -175,8 +175,10 @@ def new_job(
     options: Options,
     max_attempts: int,
     limits: tuple[str, ...] = (),
+    *,
+    text: str | None = None,
 ) -> NewJob:
-    """The job that these options describe."""
+    """The job that these options describe; `text` is its payload as JSON, if that was written."""
     return NewJob(
         task=task,
         queue=options.queue,
@@ -194,4 +196,5 @@ def new_job(
         timeout=options.timeout,
         expires_at=in_utc(options.expires_at),
         limits=limits,
+        text=text,
     )

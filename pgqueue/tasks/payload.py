@@ -48,9 +48,15 @@ class Signature:
 
     def payload(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Json]:
         """The arguments as a JSON object; raises PayloadInvalid."""
+        return self.payload_and_text(args, kwargs)[0]
+
+    def payload_and_text(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[dict[str, Json], str]:
+        """`payload`, and the same as the JSON text that is stored."""
         given = self._named(args, kwargs)
         try:
-            valid = self.adapter.validate_python(given)
+            valid = self.adapter.validator.validate_python(given)
         except ValidationError as error:
             raise PayloadInvalid(self.task, _problems(error)) from None
         except ValueError as error:  # pydantic's word for an object that holds itself
@@ -73,19 +79,19 @@ class Signature:
             with suppress(PayloadInvalid):
                 return self.payload((), payload)
             raise PayloadInvalid(self.task, _problems(error)) from None
-        return self._stored(valid)
+        return self._stored(valid)[0]
 
-    def _stored(self, valid: dict[str, Any]) -> dict[str, Json]:
+    def _stored(self, valid: dict[str, Any]) -> tuple[dict[str, Json], str]:
         try:
             # By alias and without computed fields: what arguments() can read again.
-            payload: dict[str, Json] = self.adapter.dump_python(
+            payload: dict[str, Json] = self.adapter.serializer.to_python(
                 valid, mode="json", by_alias=True, round_trip=True
             )
-            _check_storable(payload, valid)
+            text = _storable_text(payload, valid)
         # ValueError: pydantic's word for an object that holds itself.
         except (PydanticSerializationError, NotStorable, ValueError) as error:
             raise PayloadInvalid(self.task, [("payload", str(error))]) from None
-        return payload
+        return payload, text
 
     def payload_texts(self, given: Iterable[Mapping[str, Any]]) -> list[bytes]:
         """`payload` of each of many, as the JSON text that is stored; raises PayloadInvalid."""
@@ -256,11 +262,12 @@ def _check_storable_texts(texts: Sequence[bytes], valid: Sequence[Mapping[str, A
                 _check_finite(value)
 
 
-def _check_storable(payload: Mapping[str, Json], valid: Mapping[str, Any]) -> None:
+def _storable_text(payload: Mapping[str, Json], valid: Mapping[str, Any]) -> str:
     # pydantic writes null for NaN and infinity, without a word.
     text = storable_json(payload, limit=PAYLOAD_LIMIT)
     if "null" in text:
         _check_finite(valid)
+    return text
 
 
 _SIMPLE = (str, int, float, type(None))

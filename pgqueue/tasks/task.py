@@ -176,8 +176,7 @@ class Enqueuing:
         return self.task._sender  # noqa: SLF001 - the two classes are one thing in two steps
 
     def _new(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NewJob:
-        payload = self.task.signature.payload(args, kwargs)
-        return self._made(payload)
+        return self._made(*self.task.signature.payload_and_text(args, kwargs))
 
     def _new_of_json(self, payload: Mapping[str, Any]) -> NewJob:
         stored = self.task.signature.payload_of_json(self.task.checked_payload(payload))
@@ -201,10 +200,10 @@ class Enqueuing:
                 part = map(self._arguments, part)
             yield payload_texts(part)
 
-    def _made(self, payload: Mapping[str, Json]) -> NewJob:
+    def _made(self, payload: Mapping[str, Json], text: str | None = None) -> NewJob:
         task = self.task
         limits = task._limit_names  # noqa: SLF001 - the two classes are one thing in two steps
-        return new_job(task.name, payload, self.options, task.retry.attempts, limits)
+        return new_job(task.name, payload, self.options, task.retry.attempts, limits, text=text)
 
     def _arguments(self, row: Any) -> Mapping[str, Any]:
         if _are_plain((row,)):
