@@ -362,7 +362,8 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
     def _enqueuing_many(self, new: NewJobs, *, is_alone: bool) -> Steps[list[int]]:
         like = new.like
         if is_alone:
-            return self._bell.after(enqueue.enqueue_alike(self.sql, new), like, new.count)
+            steps = enqueue.enqueue_alike(self.sql, new, is_alone=True)
+            return self._bell.after(steps, like, new.count)
         # A bad payload must not abort the caller's transaction: all are looked at before.
         steps = enqueue.enqueue_alike(self.sql, new.at_hand(), self._bell.within(like))
         return self._bell.checked(steps, like, new.count)

@@ -66,25 +66,27 @@ def enqueue_jobs(sql: Sql, new_jobs: Sequence[NewJob]) -> Steps[list[int]]:
     return [job_id for _, job_id in rows]
 
 
-def enqueue_alike(sql: Sql, new: NewJobs, channel: str | None = None) -> Steps[list[int]]:
+def enqueue_alike(
+    sql: Sql, new: NewJobs, channel: str | None = None, *, is_alone: bool = False
+) -> Steps[list[int]]:
     """Insert jobs that differ only in their payloads, all or none; returns their ids in order.
 
-    From COPY_FROM on, and where no rule concerns them, by COPY. `channel` and what is raised as in
-    `enqueue_job`.
+    From COPY_FROM on, and where no rule concerns them, by COPY. `is_alone`: each statement is a
+    transaction of its own. `channel` and what is raised as in `enqueue_job`.
     """
-    ids = yield from _put_alike(sql, new)
+    ids = yield from _put_alike(sql, new, is_alone=is_alone)
     if channel is not None and ids:
         yield notify(sql, channel, new.like.queue)
     return ids
 
 
-def _put_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
+def _put_alike(sql: Sql, new: NewJobs, *, is_alone: bool) -> Steps[list[int]]:
     if _needs_rules(new.like) or not new.count:
         return (yield from enqueue_jobs(sql, new.one_by_one()))
     if new.count < COPY_FROM:
         return (yield from _insert_alike(sql, new.like, new.texts()))
     try:
-        return (yield from _copy_alike(sql, new))
+        return (yield from _copy_alike(sql, new, is_alone=is_alone))
     except psycopg.NotSupportedError:  # the caller's connection is in pipeline mode
         texts = new.texts()
         if len(texts) < new.count:  # some were sent: it was something else
@@ -97,14 +99,15 @@ def _insert_alike(sql: Sql, like: NewJob, texts: Sequence[bytes]) -> Steps[list[
     return [job_id for (job_id,) in rows]
 
 
-def _copy_alike(sql: Sql, new: NewJobs) -> Steps[list[int]]:
-    params = {"n": new.count, "run_at": new.like.run_at, "delay": new.like.delay}
-    ((first_id, gapped_ids, scheduled_at, now),) = yield Statement(sql["take_ids"], params)
+def _copy_alike(sql: Sql, new: NewJobs, *, is_alone: bool) -> Steps[list[int]]:
+    like = new.like
+    params = {"n": new.count, "run_at": like.run_at, "delay": like.delay, "is_alone": is_alone}
+    ((first_id, gapped_ids, scheduled_at, now, _),) = yield Statement(sql["take_ids"], params)
     ids = gapped_ids or range(first_id, first_id + new.count)
-    if _is_plain(new.like):
-        name, after = "copy_plain_jobs", _plain_end(new.like)
+    if _is_plain(like):
+        name, after = "copy_plain_jobs", _plain_end(like)
     else:
-        name, after = "copy_jobs", _full_end(new.like, scheduled_at, now)
+        name, after = "copy_jobs", _full_end(like, scheduled_at, now)
     yield Copy(sql[name], _copy_blocks(new, ids, after))
     return list(ids)
 

@@ -198,7 +198,8 @@ order by given.place
 returning id
 
 -- Ids for `n` jobs that are copied in next, and when they are due. As a range where nobody else took
--- one in between, which is the rule.
+-- one in between, which is the rule. A transaction of its own waits for no disk: that of the jobs
+-- does, and whatever was written before it is safe with it.
 -- name: take_ids
 select
   min(id) as first_id,
@@ -207,7 +208,8 @@ select
     %(run_at)s::timestamptz,
     pgqueue.clock_now() + %(delay)s * interval '1 second'
   ) as scheduled_at,
-  pgqueue.clock_now() as now
+  pgqueue.clock_now() as now,
+  case when %(is_alone)s then set_config('synchronous_commit', 'off', true) end
 from (
   -- A subselect: to look up the sequence's name for each row took ten times as long as its id.
   select nextval((select pg_get_serial_sequence('pgqueue.jobs', 'id')::regclass)) as id

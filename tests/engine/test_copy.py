@@ -106,6 +106,15 @@ def test_a_bad_row_leaves_the_callers_transaction_and_connection_as_they_were(
     assert stored == [("before",), ("after",), ("later",)]
 
 
+@pytest.mark.parametrize("mode", [{"autocommit": True}, {"autocommit": False}], ids=str)
+def test_what_follows_on_the_callers_connection_is_as_durable_as_before(
+    database: str, take: Any, mode: dict[str, bool]
+) -> None:
+    with psycopg.connect(database, **mode) as connection:
+        take.using(connection=connection).enqueue_many([{"text": "x"}] * COPIED)
+        assert connection.execute("show synchronous_commit").fetchone() == ("on",)
+
+
 def test_a_connection_with_another_encoding_copies_the_same_text(database: str, take: Any) -> None:
     with psycopg.connect(database, client_encoding="latin1") as connection:
         take.using(connection=connection).enqueue_many([{"text": "é✓𝄞"}] * COPIED)
