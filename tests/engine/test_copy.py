@@ -108,7 +108,7 @@ def test_a_bad_row_leaves_the_callers_transaction_and_connection_as_they_were(
 
 @pytest.mark.parametrize("mode", [{"autocommit": True}, {"autocommit": False}], ids=str)
 def test_what_follows_on_the_callers_connection_is_as_durable_as_before(
-    database: str, take: Any, mode: dict[str, bool]
+    database: str, take: Any, mode: Any
 ) -> None:
     with psycopg.connect(database, **mode) as connection:
         take.using(connection=connection).enqueue_many([{"text": "x"}] * COPIED)
