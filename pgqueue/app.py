@@ -337,6 +337,9 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
             self._declare()
         given = None if connection is None else borrowed(connection)
         is_alone = given is None or commits_itself(given)
+        if given is not None:
+            # Its transaction must outlive a bad payload, and a validator may use it, too.
+            new = new.at_hand()
         return self._run(self._enqueuing_many(new, is_alone=is_alone), given)
 
     async def asend(self, new: NewJob, connection: Any) -> Job:
@@ -351,6 +354,8 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
             await self._adeclare()
         given = None if connection is None else await aborrowed(connection)
         is_alone = given is None or commits_itself(given)
+        if given is not None:
+            new = new.at_hand()
         return await self._arun(self._enqueuing_many(new, is_alone=is_alone), given)
 
     def _enqueuing(self, new: NewJob, *, is_alone: bool) -> Steps[Job]:
@@ -364,8 +369,7 @@ class PgQueue(Operations, Maintenance, Scheduling, Workflows, Limiting):
         if is_alone:
             steps = enqueue.enqueue_alike(self.sql, new, is_alone=True)
             return self._bell.after(steps, like, new.count)
-        # A bad payload must not abort the caller's transaction: all are looked at before.
-        steps = enqueue.enqueue_alike(self.sql, new.at_hand(), self._bell.within(like))
+        steps = enqueue.enqueue_alike(self.sql, new, self._bell.within(like))
         return self._bell.checked(steps, like, new.count)
 
     def _run(self, steps: Steps[T], connection: Any) -> T:

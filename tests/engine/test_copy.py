@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.pq import TransactionStatus
+from pydantic import AfterValidator
 
 from pgqueue import PayloadInvalid, PgQueue
 from pgqueue.engine import enqueue
@@ -145,3 +148,40 @@ def test_a_delay_counts_from_the_databases_clock(database: str, take: Any) -> No
     take.using(delay=timedelta(hours=1)).enqueue_many([{"text": "x"}] * COPIED)
     late = "select bool_and(run_at between now() + interval '59 min' and now() + interval '61 min')"
     assert value(database, f"{late} from pgqueue.jobs") is True
+
+
+_validators: list[Callable[[], object]] = []
+
+
+def _seen_by_validators(text: str) -> str:
+    for validator in _validators:
+        validator()
+    return text
+
+
+def _validated(text: Annotated[str, AfterValidator(_seen_by_validators)]) -> None: ...
+
+
+@pytest.fixture
+def validated(pgq: PgQueue) -> Iterator[Any]:
+    yield pgq.task(name="validated")(_validated)
+    _validators.clear()
+
+
+def test_a_validator_may_use_the_connection_that_the_jobs_are_enqueued_on(
+    database: str, validated: Any
+) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        _validators.append(lambda: connection.execute("select 1"))
+        ids = validated.using(connection=connection).enqueue_many([{"text": "x"}] * COPIED)
+    assert value(database, "select count(*) from pgqueue.jobs where id = any(%s)", [ids]) == COPIED
+
+
+async def test_validators_have_seen_all_before_an_async_connection_is_busy_with_them(
+    database: str, validated: Any
+) -> None:
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+        statuses = []
+        _validators.append(lambda: statuses.append(connection.info.transaction_status))
+        await validated.using(connection=connection).aenqueue_many([{"text": "x"}] * COPIED)
+    assert statuses == [TransactionStatus.IDLE] * COPIED
