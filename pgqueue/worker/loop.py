@@ -205,7 +205,7 @@ class ClaimLoop:
         if self._hinted:
             await self._follow_hints()
         if self._may_claim() and now >= self._next_poll:
-            await self._look_for_lanes(now)
+            await self._look_for_lanes()
         if self._is_admitted:
             await self._share_round()
         elif (room := self._wants()) > 0:
@@ -327,11 +327,11 @@ class ClaimLoop:
         elif not found:
             self._room_with_suspects = min(BATCH, 2 * self._room_with_suspects)
 
-    async def _look_for_lanes(self, now: float) -> None:
-        calls = self._calls
+    async def _look_for_lanes(self) -> None:
+        # Not the round's: a claim and its handlers may have been in between.
+        now, calls = time.monotonic(), self._calls
         (rows,) = await self._link.ask(look_around(self._sql, self._lowest()))
-        look = look_of_rows(rows)
-        found = look.lanes
+        found = (look := look_of_rows(rows)).lanes
         # The walk over the lanes passes dead entries, too: it may take 5 % of the time.
         cost = self._look_cost.of(time.monotonic() - now)
         self._hints.spent(now, cost)

@@ -144,6 +144,33 @@ async def test_hints_of_jobs_for_others_do_not_keep_the_database_busy_with_claim
     await asyncio.wait_for(run, 5)
 
 
+class _BlockingHandlers(_UnknownTasks):
+    """Hinted claims bring a job whose handler blocks for a second; looks take a millisecond."""
+
+    async def ask(self, asked: Statement) -> list[Rows]:
+        brings = asked.text == "claim" and self.claims % 2 == 1
+        before = self._clock.now
+        (rows,) = await super().ask(asked)
+        self._clock.now = before + (1.0 if brings else 0.001)
+        return [[(1, None)] if brings else rows]
+
+
+async def test_what_a_hinted_claim_and_its_handlers_took_does_not_count_as_the_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Time()
+    monkeypatch.setattr(loop_module, "time", clock)
+    link = _BlockingHandlers(clock)
+    claims = _loop(link)
+    run = asyncio.create_task(claims.run())
+    for hints in range(5):
+        await _hinted(claims, 1)
+        assert link.looks == hints + 1
+        clock.now += 0.1
+    claims.stop_claiming()
+    await asyncio.wait_for(run, 5)
+
+
 class _HeldLink:
     """Its looks answer when they are let go; each says what it was told to see."""
 
