@@ -13,7 +13,7 @@ create table pgqueue.limits (
   running integer,
   starts integer,
   per double precision,
-  -- Only for ordered:…: whether a job that failed for good holds up those behind it.
+  -- Only for ordered:NAME: whether a job that failed for good holds up those behind it.
   on_failure text,
   until timestamptz,
   set_at timestamptz not null default pgqueue.clock_now(),

@@ -26,12 +26,17 @@ T = TypeVar("T")
 CONNECT_TIMEOUT = 5
 """Seconds a connect may take; at start that is all the patience there is."""
 
+ENCODING = "utf8"
+"""Of what travels; by default that would be the database's own, in which psycopg may read no text
+(SQL_ASCII) or cannot write what the statements' comments hold."""
+
 # A peer that vanished without a word is noticed after about 30 s instead of two hours.
 _OPTIONS: dict[str, Any] = {
     "autocommit": True,
     # Off until the server is known to be direct: behind a transaction pooler a prepared
     # statement belongs to somebody else's next transaction.
     "prepare_threshold": None,
+    "client_encoding": ENCODING,
     "application_name": "pgqueue",
     "connect_timeout": CONNECT_TIMEOUT,
     "keepalives": 1,

@@ -15,10 +15,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
+from psycopg.rows import TupleRow
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from pgqueue.db.pools import connect
+from pgqueue.db.pools import ENCODING, connect
 from pgqueue.db.version import found_revision
 from pgqueue.errors import ConfigError, SchemaTooNew
 from pgqueue.settings import Settings
@@ -30,8 +31,12 @@ def engine_of(conninfo: str | None) -> Engine:
     if conninfo is None:
         raise ConfigError("no database to migrate: set PGQUEUE_DATABASE_URL")
     return create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=NullPool
+        "postgresql+psycopg://", creator=lambda: _opened(conninfo), poolclass=NullPool
     )
+
+
+def _opened(conninfo: str) -> psycopg.Connection[TupleRow]:
+    return psycopg.connect(conninfo, client_encoding=ENCODING)
 
 
 def migration_text(migration: str, direction: str, schema: str | None) -> str:
@@ -92,7 +97,7 @@ def upgrade_sql(settings: Settings, to: str = "head") -> str:
 
 
 def _revision(conninfo: str, schema: str) -> str | None:
-    with psycopg.connect(conninfo) as connection:
+    with _opened(conninfo) as connection:
         return found_revision(connection, schema)
 
 

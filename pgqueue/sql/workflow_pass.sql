@@ -124,7 +124,7 @@ with asked as materialized (
       cross join lateral (
         select job_id
         from pgqueue.workflow_nodes
-        -- A range, in its order, and not `waits_for = …`: so that only its index fits. By statistics
+        -- A range, in its order, and not `waits_for = x`: so that only its index fits. By statistics
         -- from when all waited for one, any index would do, and all nodes be read for each parent.
         where waits_for is not null
           and (waits_for, workflow_nodes.job_id) > (parents.job_id, 0)
@@ -286,7 +286,7 @@ with
           limit 1
         ),
         (
-          -- Not `job_id = any(…)`: a generic plan walks all nodes of the workflow.
+          -- Not `job_id = any(ids)`: a generic plan walks all nodes of the workflow.
           select max(told.job_id)
           from unnest(%(told)s::bigint[]) as told (job_id)
           where (
