@@ -57,7 +57,10 @@ def leave_at_second_signal(stop: Callable[[str], None]) -> Callable[[], None]:
     """Call `stop` with the signal's name on SIGTERM or SIGINT; returns what undoes it.
 
     A second signal ends the process without another word: what it held is rescued by others.
+    Signals reach the main thread alone: in any other one nothing is taken, nothing to be undone.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
     loop = asyncio.get_running_loop()
     seen: list[str] = []
 

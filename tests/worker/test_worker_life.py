@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -63,3 +64,16 @@ def test_stopping_a_worker_that_has_left_does_nothing(pgq: PgQueue, recorder: Re
     late.start()
     late.join()
     assert [event.reason for event in recorder.of(WorkerStopping)] == ["nothing left to do"]
+
+
+def test_a_worker_runs_in_a_thread_with_an_event_loop_of_its_own(
+    pgq: PgQueue, recorder: Recorder
+) -> None:
+    """Signals reach the main thread alone; what it does at one is its own affair."""
+    worker = pgq.worker()
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(asyncio.run, worker.run())
+        recorder.wait(WorkerStarted)
+        worker.stop("from outside")
+        running.result(20)
+    assert [event.reason for event in recorder.of(WorkerStopping)] == ["from outside"]
