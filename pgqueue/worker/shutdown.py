@@ -26,18 +26,29 @@ class StopSign:
         self._on_raised = on_raised
         self._raised = asyncio.Event()
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        # Whoever raises it while there is no home yet is done before there is one.
+        self._settling = threading.RLock()
         self.reason = ""
 
     def belongs_here(self) -> None:
         """From now on all is done on the running event loop, whoever asks for it."""
-        self._home = threading.get_ident(), asyncio.get_running_loop()
+        with self._settling:
+            self._home = threading.get_ident(), asyncio.get_running_loop()
 
     def raise_(self, reason: str) -> None:
-        if self._home is not None and self._home[0] != threading.get_ident():
-            # Once that loop is closed the worker has left.
-            with suppress(RuntimeError):
-                self._home[1].call_soon_threadsafe(self.raise_, reason)
+        with self._settling:
+            if self._home is None:
+                self._raise(reason)
+                return
+        thread, loop = self._home
+        if thread == threading.get_ident():
+            self._raise(reason)
             return
+        # Once that loop is closed the worker has left.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._raise, reason)
+
+    def _raise(self, reason: str) -> None:
         if self.reason:
             return
         self.reason = reason

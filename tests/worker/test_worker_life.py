@@ -13,6 +13,7 @@ import pytest
 from pgqueue import PgQueue, State
 from pgqueue.events import WorkerStarted, WorkerStopping
 from pgqueue.worker.service import Worker
+from pgqueue.worker.shutdown import StopSign
 from proving import Recorder, value
 
 
@@ -77,3 +78,22 @@ def test_a_worker_runs_in_a_thread_with_an_event_loop_of_its_own(
         worker.stop("from outside")
         running.result(20)
     assert [event.reason for event in recorder.of(WorkerStopping)] == ["from outside"]
+
+
+async def test_a_stop_from_a_thread_in_the_moment_in_which_the_worker_starts_is_heeded() -> None:
+    half_way, go_on = threading.Event(), threading.Event()
+
+    def on_raised() -> None:
+        half_way.set()
+        go_on.wait(20)
+
+    sign = StopSign(on_raised)
+    other = threading.Thread(target=sign.raise_, args=["early"])
+    other.start()
+    half_way.wait(20)
+    threading.Timer(0.1, go_on.set).start()
+    sign.belongs_here()
+    work = asyncio.create_task(asyncio.sleep(3600))
+    await asyncio.wait_for(sign.until_raised(work), 10)
+    work.cancel()
+    assert sign.reason == "early"
