@@ -213,10 +213,7 @@ def _plain(new: NewJob) -> dict[str, Any]:
 
 def _single(new: NewJob) -> dict[str, Any]:
     return {
-        "task": new.task,
-        "queue": new.queue,
-        "payload": new.text or storable_json(new.payload),
-        "priority": new.priority,
+        **_plain(new),
         "run_at": new.run_at,
         "delay": new.delay,
         "tenant": new.tenant,
@@ -226,7 +223,6 @@ def _single(new: NewJob) -> dict[str, Any]:
         "unique_mode": new.unique_mode,
         "unique_for": new.unique_for,
         "unique_wait": new.unique_wait,
-        "max_attempts": new.max_attempts,
         "timeout": new.timeout,
         "expires_at": new.expires_at,
         "headers": json.dumps(new.headers) if new.headers else "{}",
